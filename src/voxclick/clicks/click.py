@@ -1,0 +1,53 @@
+"""A click: one voxel of the image, said to belong to one label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voxclick.errors import ClickError
+from voxclick.types import Index3, Vector3
+from voxclick.volume import VolumeGeometry
+
+BACKGROUND = "background"
+"""The name of label 0; a click on it says that no foreground label is here."""
+
+
+@dataclass(frozen=True)
+class Click:
+    """One click.
+
+    Attributes:
+        index: voxel (i, j, k) of the image *file's* own array, not of the network's grid.
+        label: the label's name; ``"background"`` for none of the foreground labels.
+    """
+
+    index: Index3
+    label: str
+
+    @staticmethod
+    def at_ras_mm(position_mm: Vector3, label: str, geometry: VolumeGeometry) -> Click:
+        """The click at a RAS+ patient position, in a file of this geometry."""
+        return Click(geometry.to_index(position_mm), label)
+
+    @staticmethod
+    def at_lps_mm(position_mm: Vector3, label: str, geometry: VolumeGeometry) -> Click:
+        """The click at an LPS+ (DICOM, ITK, 3D Slicer files) patient position."""
+        x, y, z = position_mm
+        return Click(geometry.to_index((-x, -y, z)), label)
+
+    def check(self, geometry: VolumeGeometry, labels: tuple[str, ...]) -> None:
+        """Refuse a click outside the image or of an unknown label.
+
+        Raises:
+            ClickError: with the voxel, the image's shape, and the labels there are.
+        """
+        if self.label not in labels:
+            raise ClickError(
+                f"the click at voxel {self.index} has the label {self.label!r}; "
+                f"this model knows {', '.join(labels)}"
+            )
+        if not all(0 <= x < n for x, n in zip(self.index, geometry.shape, strict=True)):
+            raise ClickError(
+                f"the click at voxel {self.index} ({self.label}) lies outside the image of "
+                f"{geometry.shape} voxels; clicks are zero-based voxels of the image file"
+            )

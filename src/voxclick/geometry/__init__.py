@@ -1,0 +1,1 @@
+"""Index boxes and affines: small frozen values, no voxels."""

@@ -1,0 +1,67 @@
+"""Half-open boxes of voxel indices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from voxclick.types import Index3
+
+
+@dataclass(frozen=True)
+class Box:
+    """The voxels with ``start <= (i, j, k) < stop``. Empty when stop <= start on any axis."""
+
+    start: Index3
+    stop: Index3
+
+    @staticmethod
+    def of_shape(shape: Sequence[int]) -> Box:
+        """The box of a whole volume of this shape."""
+        return Box((0, 0, 0), (int(shape[0]), int(shape[1]), int(shape[2])))
+
+    @staticmethod
+    def around(center: Index3, radius: int | Index3) -> Box:
+        """The box reaching ``radius`` voxels to both sides of ``center``, both ends included."""
+        reach = (radius, radius, radius) if isinstance(radius, int) else radius
+        start = tuple(c - r for c, r in zip(center, reach, strict=True))
+        stop = tuple(c + r + 1 for c, r in zip(center, reach, strict=True))
+        return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    @staticmethod
+    def union(boxes: Iterable[Box]) -> Box | None:
+        """The smallest box that holds all non-empty ``boxes``; None when there is none."""
+        filled = [box for box in boxes if not box.is_empty]
+        if not filled:
+            return None
+        start = tuple(min(box.start[axis] for box in filled) for axis in range(3))
+        stop = tuple(max(box.stop[axis] for box in filled) for axis in range(3))
+        return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def shape(self) -> Index3:
+        """Voxels along each axis, never negative."""
+        i, j, k = (max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
+        return (i, j, k)
+
+    @property
+    def is_empty(self) -> bool:
+        return 0 in self.shape
+
+    def intersect(self, other: Box) -> Box:
+        """The common voxels; empty (but valid) when there are none."""
+        start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
+        stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
+        return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    def clip(self, shape: Sequence[int]) -> Box:
+        """The part inside a volume of this shape."""
+        return self.intersect(Box.of_shape(shape))
+
+    def contains(self, index: Sequence[int]) -> bool:
+        return all(a <= x < b for a, x, b in zip(self.start, index, self.stop, strict=True))
+
+    def to_slices(self) -> tuple[slice, slice, slice]:
+        """Slices for the last three axes of an array."""
+        i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return (i, j, k)
