@@ -1,1 +1,5 @@
+"""Our model file: weights with all that is needed to use them."""
 
+from voxclick.model_files.model import Model, ModelSettings, load_model, save_model
+
+__all__ = ["Model", "ModelSettings", "load_model", "save_model"]

@@ -1,1 +1,17 @@
+"""Networks by name: MONAI's DynUNet in the field's sizes, and a place for a user's own."""
 
+from voxclick.networks.registry import (
+    NetworkSettings,
+    build_network,
+    list_networks,
+    register_network,
+    window_multiple,
+)
+
+__all__ = [
+    "NetworkSettings",
+    "build_network",
+    "list_networks",
+    "register_network",
+    "window_multiple",
+]

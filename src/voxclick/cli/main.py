@@ -1,0 +1,100 @@
+"""`voxclick`: the command line's entry.
+
+Exit codes: 0 fine, 1 failed, 2 wrong use. An error is one message; ``--debug``, anywhere on the
+line, shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import voxclick
+from voxclick.cli.demo import demo
+from voxclick.cli.evaluate import evaluate
+from voxclick.cli.phantom import phantom
+from voxclick.cli.segment import segment
+from voxclick.cli.train import train
+from voxclick.errors import UsageError, VoxclickError
+
+app = typer.Typer(
+    name="voxclick",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+app.command()(demo)
+app.command()(phantom)
+app.command()(train)
+app.command()(evaluate)
+app.command()(segment)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"voxclick {voxclick.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def voxclick_command(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="show the traceback of an error; may stand anywhere")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Segment 3D medical images by clicks. For research; not a medical device."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.showwarning = _one_line_warning(console)
+        try:
+            # standalone_mode=False would skip typer's own one-message usage errors
+            app([argument for argument in arguments if argument != "--debug"])
+        except SystemExit as exit_:
+            return exit_.code if isinstance(exit_.code, int) else 1
+        except KeyboardInterrupt:
+            console.print("interrupted")
+            return 1
+        except VoxclickError as error:
+            if debug:
+                raise
+            console.print(f"[red]error:[/red] {error}", markup=True)
+            return 2 if isinstance(error, UsageError) else 1
+        except Exception as error:  # noqa: BLE001 - the last resort, reported and counted as failure
+            if debug:
+                raise
+            console.print(
+                f"unexpected error: {type(error).__name__}: {error}\n"
+                "This is a fault of voxclick; run again with --debug and report the traceback.",
+                markup=False,
+            )
+            return 1
+    return 0
+
+
+def _one_line_warning(console: Console):  # noqa: ANN202
+    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+        if category is UserWarning:
+            console.print(f"warning: {message}", markup=False)
+
+    return show
+
+
+def run() -> None:
+    """The installed command."""
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DeviceOption = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one"),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="the same seed gives the same result")]

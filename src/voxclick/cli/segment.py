@@ -1,0 +1,90 @@
+"""`voxclick segment`: one image, some clicks, one mask."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from voxclick.cli.options import DeviceOption
+from voxclick.clicks import Click, read_clicks
+from voxclick.errors import UsageError
+from voxclick.io import read_volume, write_label_map
+from voxclick.model_files import load_model
+from voxclick.session import InteractiveSession
+from voxclick.volume import VolumeGeometry
+
+
+class ClickSpace(str, Enum):
+    """What the three numbers of --click are."""
+
+    voxel = "voxel"
+    ras = "ras"
+    lps = "lps"
+
+
+def segment(
+    images: Annotated[
+        list[Path], typer.Argument(help="the image file; one per channel if the model takes more")
+    ],
+    model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
+    out: Annotated[Path, typer.Option("--out", help="the mask to write (.nii.gz, .mha, .nrrd …)")],
+    click: Annotated[
+        list[str] | None,
+        typer.Option("--click", help="X,Y,Z:label, e.g. 109,103,353:tumor; may be repeated"),
+    ] = None,
+    clicks: Annotated[
+        Path | None, typer.Option("--clicks", help="a JSON file of clicks, in voxels of the image")
+    ] = None,
+    space: Annotated[
+        ClickSpace,
+        typer.Option("--space", help="--click in voxels of the file, or in RAS or LPS mm"),
+    ] = ClickSpace.voxel,
+    device: DeviceOption = "auto",
+) -> None:
+    """Segment IMAGE with MODEL, corrected by clicks; the mask lies on the image's own grid."""
+    loaded = load_model(model, device)
+    volumes = [read_volume(path) for path in images]
+    session = InteractiveSession(loaded, volumes)
+    session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
+    if clicks is not None:
+        session.add(read_clicks(clicks))
+    prediction = session.predict()
+    write_label_map(prediction.label_map, out)
+    console = Console(highlight=False)
+    for index, label in enumerate(loaded.settings.labels[1:], start=1):
+        voxels = int((prediction.label_map.voxels == index).sum())
+        volume_ml = voxels * prediction.label_map.geometry.voxel_volume_ml
+        console.print(f"{label}: {volume_ml:.2f} ml in {voxels} voxels")
+    console.print(
+        f"{len(session.clicks)} clicks, {prediction.windows} windows, {prediction.seconds:.2f} s "
+        f"-> {out}"
+    )
+
+
+def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click:
+    """Read ``X,Y,Z:label``.
+
+    Raises:
+        UsageError: not of that form.
+        ClickError: a position in mm that lies outside the image.
+    """
+    position, separator, label = text.partition(":")
+    try:
+        x, y, z = (float(number) for number in position.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--click {text!r}: expected X,Y,Z:label, e.g. 109,103,353:tumor"
+        ) from error
+    if not separator or not label:
+        raise UsageError(f"--click {text!r}: the label is missing; expected X,Y,Z:label")
+    if space is ClickSpace.ras:
+        return Click.at_ras_mm((x, y, z), label, geometry)
+    if space is ClickSpace.lps:
+        return Click.at_lps_mm((x, y, z), label, geometry)
+    if not (x.is_integer() and y.is_integer() and z.is_integer()):
+        raise UsageError(f"--click {text!r}: voxels are whole numbers; for mm say --space ras")
+    return Click((int(x), int(y), int(z)), label)

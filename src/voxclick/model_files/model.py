@@ -1,0 +1,206 @@
+"""A model: a network with its weights and everything that its use needs, in one file.
+
+The file is safetensors: weights as tensors, `ModelSettings` as JSON in the header's metadata under
+the key ``voxclick``. Reading it runs no code from the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
+from torch import nn
+
+from voxclick.clicks.click import BACKGROUND
+from voxclick.errors import ModelFileError, UsageError
+from voxclick.guidance import GuidanceSettings
+from voxclick.networks import NetworkSettings, build_network, window_multiple
+from voxclick.preprocessing import PreprocessingSettings
+from voxclick.sliding_window import InferenceSettings, SlidingWindows, VolumeInference
+
+METADATA_KEY = "voxclick"
+FORMAT_VERSION = 1
+
+
+class ModelSettings(BaseModel):
+    """What must be known beside the weights.
+
+    Attributes:
+        labels: names by index, ``labels[0]`` is ``"background"``.
+        channels: names of the image channels, in the order of the input.
+        preprocessing: from the image file to the network's grid.
+        guidance: how clicks become channels; None for a network without clicks.
+        network: which network.
+        inference: how volumes go through it, unless the caller wants otherwise.
+        format_version: of this metadata.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labels: tuple[str, ...]
+    channels: tuple[str, ...]
+    preprocessing: PreprocessingSettings
+    guidance: GuidanceSettings | None
+    network: NetworkSettings
+    inference: InferenceSettings
+    format_version: int = FORMAT_VERSION
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSettings:
+        if len(self.labels) < 2 or self.labels[0] != BACKGROUND:
+            raise ValueError(
+                f"labels must be 'background' and at least one more, got {self.labels}"
+            )
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must differ from each other, got {self.labels}")
+        if len(self.preprocessing.intensity) != len(self.channels):
+            raise ValueError(
+                f"preprocessing.intensity must have one entry per channel: "
+                f"{len(self.channels)} channels ({', '.join(self.channels)}), "
+                f"{len(self.preprocessing.intensity)} entries"
+            )
+        if isinstance(self.inference, SlidingWindows):
+            multiple = window_multiple(self.network)
+            if any(w % m for w, m in zip(self.inference.window, multiple, strict=True)):
+                raise ValueError(
+                    f"the network {self.network.name!r} needs windows that are multiples of "
+                    f"{multiple}, got {self.inference.window}"
+                )
+        return self
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels of the network: the image's, then one per label when there are clicks."""
+        return len(self.channels) + (len(self.labels) if self.guidance is not None else 0)
+
+    def build_network(self) -> nn.Module:
+        """The network with fresh weights."""
+        return build_network(self.network, self.in_channels, len(self.labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network on a device, with its settings.
+
+    Attributes:
+        settings: all that was stored with the weights.
+        network: in evaluation mode, on `device`.
+        device: where the network is.
+    """
+
+    settings: ModelSettings
+    network: nn.Module
+    device: torch.device
+
+    def inference(self, settings: InferenceSettings | None = None) -> VolumeInference:
+        """The way of volumes through the network, as stored or as `settings` say."""
+        return VolumeInference(
+            self.network,
+            settings or self.settings.inference,
+            window_multiple(self.settings.network),
+            self.device,
+        )
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``auto`` becomes the first CUDA device if there is one, else the CPU.
+
+    Raises:
+        UsageError: not a device name, or a CUDA device that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"{device!r} is not a device; use auto, cpu, cuda or cuda:N") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"there is no device {device!r}: PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices; use --device cpu, or install a CUDA build of PyTorch"
+        )
+    return resolved
+
+
+def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) -> None:
+    """Write a model file; an older one of that name is replaced only when all is written."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_weights(network, str(temporary), {METADATA_KEY: settings.model_dump_json()})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(path: str | Path, device: str | torch.device = "auto") -> Model:
+    """Read a model file.
+
+    Args:
+        path: a ``.safetensors`` file that `save_model` or ``voxclick train`` wrote.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ModelFileError: missing, damaged, not ours, or its weights do not fit its network.
+    """
+    path = Path(path)
+    settings = read_model_settings(path)
+    network = settings.build_network()
+    try:
+        missing, unexpected = load_weights(network, str(path), strict=False)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: the weights do not fit: {_first_line(error)}") from error
+    if missing or unexpected:
+        raise ModelFileError(
+            f"{path}: the weights do not fit the network {settings.network.name!r}: "
+            f"{_names(missing)} missing, {_names(unexpected)} too many"
+        )
+    target = resolve_device(device)
+    return Model(settings, network.to(target).eval(), target)
+
+
+def read_model_settings(path: str | Path) -> ModelSettings:
+    """The settings in a model file, without its weights.
+
+    Raises:
+        ModelFileError: missing, damaged, or not ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: there is no such model file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ModelFileError(
+            f"{path}: not a safetensors file ({_first_line(error)}); a model file is what "
+            "'voxclick train' leaves as model.safetensors"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise ModelFileError(
+            f"{path}: a safetensors file without voxclick's metadata; it holds weights, but not "
+            "what their use needs (labels, spacing, scaling)"
+        )
+    try:
+        return ModelSettings.model_validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        raise ModelFileError(
+            f"{path}: its metadata is damaged or of a newer voxclick: "
+            f"{_first_line(error.errors()[0]['msg'])}"
+        ) from error
+
+
+def _first_line(error: object) -> str:
+    return str(error).splitlines()[0]
+
+
+def _names(keys: Sequence[str]) -> str:
+    keys = sorted(keys)
+    return "none" if not keys else ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")

@@ -1,0 +1,18 @@
+"""Fixtures that every kind of test shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real scans: VOXCLICK_DATA, or ../shared/data beside the project."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("VOXCLICK_DATA", default))
+    if not root.is_dir():
+        pytest.skip(f"no real scans at {root}: set VOXCLICK_DATA to the folder that holds them")
+    return root

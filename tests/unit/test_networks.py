@@ -1,0 +1,88 @@
+"""Networks: the original's sizes, window multiples, and a user's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from voxclick.errors import UsageError
+from voxclick.networks import (
+    NetworkSettings,
+    build_network,
+    list_networks,
+    register_network,
+    window_multiple,
+)
+from voxclick.networks.registry import _own_networks
+
+
+def parameters(network: nn.Module) -> int:
+    # shared tensors are counted once
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_dynunet_has_the_size_of_the_original():
+    network = build_network(NetworkSettings(name="dynunet"), in_channels=3, out_channels=2)
+    # SW-FastEdit reports 31.0 M parameters for 3 inputs and 2 outputs
+    assert round(parameters(network) / 1e6, 1) == 31.0
+
+
+@pytest.mark.parametrize(
+    ("name", "multiple"),
+    [
+        ("dynunet", (32, 32, 16)),
+        ("dynunet-small", (4, 4, 2)),
+        ("dynunet-big", (64, 64, 32)),
+        ("dynunet-huge", (64, 64, 64)),
+        ("dynunet-light", (8, 8, 8)),
+    ],
+)
+def test_window_multiples_are_the_products_of_the_strides(name, multiple):
+    assert window_multiple(NetworkSettings(name=name)) == multiple
+
+
+@pytest.mark.parametrize("name", ["dynunet-small", "dynunet-light"])
+def test_output_has_one_channel_per_label_on_the_same_grid(name):
+    network = build_network(NetworkSettings(name=name), in_channels=4, out_channels=3)
+    assert network(torch.zeros(1, 4, 16, 24, 8)).shape == (1, 3, 16, 24, 8)
+
+
+def test_deep_supervision_adds_outputs_in_training_only():
+    settings = NetworkSettings(name="dynunet-light", options={"deep_supervision_heads": 2})
+    network = build_network(settings, in_channels=3, out_channels=2)
+    image = torch.zeros(1, 3, 16, 16, 16)
+    assert network.train()(image).shape == (1, 3, 2, 16, 16, 16)
+    assert network.eval()(image).shape == (1, 2, 16, 16, 16)
+
+
+def test_options_change_a_preset():
+    settings = NetworkSettings(name="dynunet-light", options={"filters": [4, 8, 8, 8]})
+    small = build_network(settings, in_channels=3, out_channels=2)
+    preset = build_network(NetworkSettings(name="dynunet-light"), in_channels=3, out_channels=2)
+    assert parameters(small) < parameters(preset) / 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (NetworkSettings(name="unet9000"), "there is no network named 'unet9000'"),
+        (NetworkSettings(options={"filters": [8, 8]}), "one entry per level"),
+        (NetworkSettings(options={"colour": "red"}), "colour"),
+        (NetworkSettings(options={"deep_supervision_heads": 5}), "must lie in 0…4"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_sentence(settings, message):
+    with pytest.raises(UsageError, match=message):
+        build_network(settings, in_channels=3, out_channels=2)
+
+
+def test_a_network_of_ones_own(monkeypatch):
+    monkeypatch.setattr("voxclick.networks.registry._own_networks", dict(_own_networks))
+    register_network("line", lambda i, o, bias=True: nn.Conv3d(i, o, 1, bias=bias), (2, 2, 2))
+    settings = NetworkSettings(name="line", options={"bias": False})
+    assert "line" in list_networks()
+    assert parameters(build_network(settings, 3, 2)) == 6
+    assert window_multiple(settings) == (2, 2, 2)
+    with pytest.raises(UsageError, match="exists already"):
+        register_network("dynunet", nn.Conv3d)
