@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _one_line_warning(console: Console):  # noqa: ANN202
-    def show(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+def _one_line_warning(console: Console):
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
         if category is UserWarning:
             console.print(f"warning: {message}", markup=False)
 

@@ -21,7 +21,7 @@ from torch import nn
 from voxclick.clicks.click import BACKGROUND
 from voxclick.errors import ModelFileError, UsageError
 from voxclick.guidance import GuidanceSettings
-from voxclick.networks import NetworkSettings, build_network, window_multiple
+from voxclick.networks import NetworkSettings, build_network, lay_out_for, window_multiple
 from voxclick.preprocessing import PreprocessingSettings
 from voxclick.sliding_window import InferenceSettings, SlidingWindows, VolumeInference
 
@@ -163,7 +163,7 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Model:
             f"{_names(missing)} missing, {_names(unexpected)} too many"
         )
     target = resolve_device(device)
-    return Model(settings, network.to(target).eval(), target)
+    return Model(settings, lay_out_for(network.eval(), target), target)
 
 
 def read_model_settings(path: str | Path) -> ModelSettings:

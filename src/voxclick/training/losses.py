@@ -24,17 +24,21 @@ class SegmentationLoss(nn.Module):
             include_background=settings.include_background,
             squared_pred=settings.squared_dice,
         )
+        self._click_weight = settings.click_weight
 
-    def forward(self, output: Tensor, label: Tensor) -> Tensor:
+    def forward(self, output: Tensor, label: Tensor, near_clicks: Tensor | None = None) -> Tensor:
         """Args:
         output: logits (batch, label, i, j, k), or (batch, depth, label, i, j, k).
         label: label indices (batch, i, j, k).
+        near_clicks: bool (batch, i, j, k), the voxels close to a click.
         """
-        target = label[:, None]
-        if output.ndim == 5:
-            return self._loss(output.float(), target)
-        depths = output.unbind(dim=1)
-        weights = torch.tensor([0.5**depth for depth in range(len(depths))])
-        weights = (weights / weights.sum()).tolist()
-        terms = [w * self._loss(o.float(), target) for w, o in zip(weights, depths, strict=True)]
-        return torch.stack(terms).sum()
+        depths = output.unbind(dim=1) if output.ndim == 6 else (output,)
+        weights = [0.5**depth for depth in range(len(depths))]
+        terms = [w * self._loss(o.float(), label[:, None]) for w, o in zip(weights, depths, strict=True)]
+        loss = torch.stack(terms).sum() / sum(weights)
+        if self._click_weight and near_clicks is not None and near_clicks.any():
+            at_clicks = depths[0].float().movedim(1, -1)[near_clicks]
+            loss = loss + self._click_weight * nn.functional.cross_entropy(
+                at_clicks, label[near_clicks].long()
+            )
+        return loss

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from voxclick.augmentation import AugmentationSettings
 from voxclick.simulation import SimulationSettings
 from voxclick.sliding_window.precision import Precision
+from voxclick.types import Index3
 
 
 class _Settings(BaseModel):
@@ -49,11 +50,15 @@ class LossSettings(_Settings):
     name: soft Dice, or soft Dice plus cross entropy.
     include_background: whether background counts as a label in the Dice part.
     squared_dice: squares in the Dice denominator, as the original has it.
+    click_weight: weight of an extra cross entropy over the voxels within 2 voxels of a click.
+        Without it a network may learn to overlook clicks, and a user who clicks the same error
+        again and again gets nowhere.
     """
 
     name: Literal["dice", "dice-ce"] = "dice-ce"
     include_background: bool = True
     squared_dice: bool = True
+    click_weight: float = Field(default=0.0, ge=0)
 
 
 class TrainingSettings(_Settings):
@@ -61,9 +66,13 @@ class TrainingSettings(_Settings):
     epochs: of `steps_per_epoch` optimizer steps each.
     steps_per_epoch: None for as many as show every case about once.
     batch_size: crops per optimizer step and process.
+    crop: voxels of a training crop along (i, j, k), in the network's grid.
     workers: processes that prepare crops; 0 prepares them in the training process itself.
     simulation: how clicks are simulated before the learning step; None trains without clicks
         (then the model's `guidance` must be None too).
+    pool_size: None clicks every crop to its end and then learns it once (the original's loop).
+        A number holds so many crops at once and learns each after every click: the learning
+        step's own prediction places the next click, so that no forward pass serves clicks alone.
     average_decay: decay of the exponential moving average of the weights, which is what is
         validated and saved; None for none.
     gradient_clip: largest norm of the gradient; None for no limit.
@@ -75,9 +84,11 @@ class TrainingSettings(_Settings):
     epochs: int = Field(default=100, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=2, ge=1)
+    crop: Index3 = (128, 128, 128)
     workers: int = Field(default=0, ge=0)
     augmentation: AugmentationSettings = AugmentationSettings()
     simulation: SimulationSettings | None = SimulationSettings()
+    pool_size: int | None = Field(default=None, ge=1)
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     loss: LossSettings = LossSettings()

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, most important first. For whoever has one at hand:
+#
+#     OUT=results-folder bash benchmarks/gpu.sh
+#
+# Each step leaves OUT/STEP.done when it succeeds and is skipped from then on, so an interrupted run
+# goes on where it stopped. Each takes under 10 minutes. STEPS="tests inference" runs only those.
+# Commit what comes back: figures to benchmarks/results/ with the card and the date.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+: "${OUT:?say where the results go: OUT=folder bash benchmarks/gpu.sh}"
+PYTHON=${PYTHON:-python3}
+export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+mkdir -p "$OUT"
+failed=0
+
+step() {
+  local name=$1
+  shift
+  [[ -z "${STEPS:-}" || " $STEPS " == *" $name "* ]] || return 0
+  [[ -e "$OUT/$name.done" ]] && { echo "== $name: done already"; return 0; }
+  echo "== $name"
+  if timeout 600 "$@" 2>&1 | tee "$OUT/$name.log"; then
+    touch "$OUT/$name.done"
+  else
+    echo "== $name failed"
+    failed=1
+  fi
+}
+
+train_phantom_weights() {
+  local data="$OUT/phantoms" run="$OUT/phantom-pet"
+  [[ -d "$data" ]] || "$PYTHON" -m voxclick phantom "$data" --cases 60 --seed 1 --test-fraction 0 || return 1
+  if [[ -e "$run/last.ckpt" ]]; then
+    "$PYTHON" -m voxclick train "$data" --out "$run" --resume --device cuda
+  else
+    "$PYTHON" -m voxclick train "$data" --out "$run" --config configs/phantom-pet.yaml --device cuda
+  fi
+}
+
+step environment "$PYTHON" -c 'import torch, monai; print(torch.__version__, monai.__version__, torch.cuda.get_device_name(), torch.cuda.mem_get_info())'
+step tests "$PYTHON" -m pytest -m gpu -q tests/gpu
+step inference "$PYTHON" benchmarks/inference.py --device cuda --network dynunet --window 128 --volume 400 400 326 --out "$OUT/inference.json"
+step training_step "$PYTHON" benchmarks/training_step.py --device cuda --network dynunet --crop 128 --batch 2 --out "$OUT/training_step.json"
+step phantom_weights train_phantom_weights
+exit "$failed"

@@ -1,0 +1,121 @@
+"""One volume through the network: ours against MONAI's sliding-window inferer, same process.
+
+    python benchmarks/inference.py --device cpu --network dynunet-light --window 64 --volume 128 128 192
+
+Prints and writes the median seconds of each and their ratio. The network has random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from monai.inferers import sliding_window_inference
+
+from voxclick.networks import NetworkSettings, build_network, window_multiple
+from voxclick.sliding_window import SlidingWindows, VolumeInference
+from voxclick.sliding_window.precision import resolve_precision
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--network", default="dynunet-light")
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--window-batch", type=int, default=4)
+    parser.add_argument("--volume", type=int, nargs=3, default=(128, 128, 192))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    settings = NetworkSettings(name=options.network)
+    network = build_network(settings, 3, 2).to(device).eval()
+    volume = torch.rand((3, *options.volume))
+    window = (options.window,) * 3
+    figures: dict[str, object] = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "network": options.network,
+        "window": window,
+        "volume": list(options.volume),
+    }
+
+    for precision in dict.fromkeys(["float32", "auto"]):
+        inference = VolumeInference(
+            network,
+            SlidingWindows(
+                window=window, window_batch=options.window_batch, precision=precision
+            ),
+            window_multiple(settings),
+            device,
+        )
+        dtype = resolve_precision(precision, device)
+
+        def monai(dtype: torch.dtype = dtype) -> torch.Tensor:
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+            ):
+                return sliding_window_inference(
+                    volume[None].to(device), window, options.window_batch, network, 0.25, "gaussian"
+                )
+
+        ours, theirs = timed_in_turn(
+            lambda inference=inference: inference.predict(volume), monai, options.repeats, device
+        )
+        figures[precision] = {
+            "dtype": str(dtype),
+            "windows": len(inference.grid(tuple(options.volume)).boxes),
+            "voxclick_seconds": spread(ours),
+            "monai_seconds": spread(theirs),
+            "ratio_of_medians": round(statistics.median(ours) / statistics.median(theirs), 3),
+        }
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            inference.predict(volume)
+            figures[precision]["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    report(figures, options.out)
+
+
+def timed_in_turn(
+    first: Callable[[], object], second: Callable[[], object], repeats: int, device: torch.device
+) -> tuple[list[float], list[float]]:
+    """Seconds of both, run A B A B … after one warm-up each, so that drift hits both alike."""
+    first(), second()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, taken in zip((first, second), seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    return {
+        "min": round(min(seconds), 4),
+        "median": round(statistics.median(seconds), 4),
+        "max": round(max(seconds), 4),
+    }
+
+
+def report(figures: dict[str, object], out: Path | None) -> None:
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if out is not None:
+        out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`voxclick demo`: the whole thing on made-up data, without data, GPU or network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from voxclick.cli.options import DeviceOption, SeedOption
+from voxclick.cli.progress import case_progress
+from voxclick.evaluation.plots import plot_case
+from voxclick.evaluation.results import StepScore
+from voxclick.evaluation.runner import evaluate_session
+from voxclick.evaluation.settings import EvaluationSettings
+from voxclick.io import write_label_map, write_volume
+from voxclick.model_files import load_model
+from voxclick.phantoms import make_phantom
+from voxclick.session import InteractiveSession
+from voxclick.weights import PHANTOM_PET
+
+NAME = "phantom"
+DEMO_SEED = 7
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", help="folder for the image, the masks and the picture")
+    ] = Path("voxclick-demo"),
+    steps: Annotated[int, typer.Option("--steps", min=1, help="simulated clicks")] = 10,
+    seed: SeedOption = DEMO_SEED,
+    device: DeviceOption = "auto",
+) -> None:
+    """Click through the lesions of one phantom of whole-body FDG-PET."""
+    console = Console(highlight=False)
+    phantom = make_phantom(seed)
+    session = InteractiveSession(load_model(PHANTOM_PET, device), phantom.image)
+    settings = EvaluationSettings(steps=steps, seed=seed)
+    with case_progress("clicking", steps + 1) as on_step:
+        evaluated = evaluate_session(session, phantom.label, NAME, settings, on_step)
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_volume(phantom.image, out / "image.nii.gz")
+    write_label_map(phantom.label, out / "truth.nii.gz")
+    write_label_map(evaluated.last, out / "mask.nii.gz")
+    predictions = {"no clicks": evaluated.first, f"{steps} clicks": evaluated.last}
+    plot_case(phantom.image, phantom.label, predictions, evaluated.clicks, out / "demo.png")
+    console.print(_dice_table(evaluated.scores))
+    console.print(
+        f"{len(phantom.lesions)} lesions; the scan, the true and the predicted mask and a "
+        f"picture are in {out}/\nThe model was trained on phantoms alone: for research and "
+        "for trying things out, not a medical device."
+    )
+
+
+def _dice_table(scores: tuple[StepScore, ...]) -> Table:
+    table = Table("clicks", "Dice", "", "seconds")
+    for score in scores:
+        bar = "█" * round(score.dice * 30)
+        table.add_row(str(score.clicks), f"{score.dice:.3f}", bar, f"{score.seconds:.2f}")
+    return table

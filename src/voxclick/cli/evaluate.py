@@ -1,0 +1,110 @@
+"""`voxclick evaluate`: a model, a data set with labels, a simulated user."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from voxclick.cli.options import DeviceOption, SeedOption
+from voxclick.cli.progress import case_progress
+from voxclick.datasets import Case, check_cases, read_dataset
+from voxclick.errors import DatasetError
+from voxclick.evaluation.plots import plot_curve
+from voxclick.evaluation.results import (
+    StepScore,
+    scores_table,
+    summarise,
+    write_summary,
+    write_table,
+)
+from voxclick.evaluation.runner import evaluate_case
+from voxclick.evaluation.settings import EvaluationSettings, Protocol
+from voxclick.io import write_label_map
+from voxclick.model_files import load_model
+
+
+class Split(str, Enum):
+    """Which cases of the data set."""
+
+    test = "test"
+    train = "train"
+    all = "all"
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="an nnU-Net folder, dataset.json or list file")],
+    model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
+    out: Annotated[Path, typer.Option("--out", help="folder for scores, summary and curve")],
+    protocol: Annotated[
+        Protocol, typer.Option("--protocol", help="how the simulated user clicks")
+    ] = Protocol.largest_error,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="rounds of clicks")] = 10,
+    split: Annotated[Split, typer.Option("--split", help="which cases")] = Split.test,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="only so many cases")] = None,
+    save_masks: Annotated[
+        bool, typer.Option("--save-masks", help="write the last mask of every case")
+    ] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure Dice per click of MODEL on DATA with a simulated user."""
+    loaded = load_model(model, device)
+    cases = choose_cases(data, split, loaded.settings.labels)[:limit]
+    check_cases(cases, loaded.settings.labels, loaded.settings.channels)
+    settings = EvaluationSettings(protocol=protocol, steps=steps, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+
+    scores: list[StepScore] = []
+    with case_progress("evaluating", len(cases) * (steps + 1)) as on_step:
+        for case in cases:
+            evaluated = evaluate_case(case, loaded, settings, on_step=on_step)
+            scores += evaluated.scores
+            # after every case, so that an interrupted run leaves what it knows
+            write_table(scores_table(scores), out / "scores.csv")
+            if save_masks:
+                masks = out / "masks"
+                masks.mkdir(exist_ok=True)
+                write_label_map(evaluated.last, masks / f"{case.name}.nii.gz")
+    table = scores_table(scores)
+    summary = summarise(table, settings) | {"model": str(model), "data": str(data)}
+    write_summary(summary, out / "summary.json")
+    plot_curve(table, out / "curve.png", f"{protocol.value}, {len(cases)} cases")
+    print_summary(summary, Console(highlight=False))
+
+
+def choose_cases(data: Path, split: Split, labels: tuple[str, ...]) -> tuple[Case, ...]:
+    """The labelled cases of one split.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    dataset = read_dataset(data, labels)
+    cases = {
+        Split.test: dataset.test,
+        Split.train: dataset.train,
+        Split.all: (*dataset.train, *dataset.test),
+    }[split]
+    labelled = tuple(case for case in cases if case.label is not None)
+    if not labelled:
+        raise DatasetError(
+            f"{data}: the split {split.value!r} holds no labelled case ({len(cases)} cases in "
+            "all); choose another with --split"
+        )
+    return labelled
+
+
+def print_summary(summary: dict, console: Console) -> None:
+    """Mean Dice per step as a table."""
+    table = Table("step", "mean Dice", "spread over cases")
+    for step, (mean, spread) in enumerate(zip(summary["dice"], summary["dice_std"], strict=True)):
+        table.add_row(str(step), f"{mean:.4f}", f"± {spread:.4f}")
+    console.print(table)
+    console.print(
+        f"{summary['cases']} cases, {summary['seconds_per_step']:.2f} s and "
+        f"{summary['windows_per_step']} windows a step"
+    )

@@ -1,0 +1,169 @@
+"""A run's configuration: the settings of the parts, joined; YAML in, validated, saved with the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from voxclick.datasets import Dataset
+from voxclick.errors import UsageError
+from voxclick.guidance import DiskGuidance, GuidanceSettings
+from voxclick.model_files import ModelSettings
+from voxclick.networks import NetworkSettings
+from voxclick.preprocessing import PercentileScaling, PreprocessingSettings
+from voxclick.sliding_window import InferenceSettings, SlidingWindows
+from voxclick.training.settings import TrainingSettings
+
+
+class DataSettings(BaseModel):
+    """Which cases a run sees.
+
+    Attributes:
+        labels: names by index, background first; None takes the data set's own.
+        validation_fraction: share of the training cases that is only looked at; 0 trains on all,
+            then the last model is the best.
+        folds: with a number, cross-validation instead of a fraction …
+        fold: … of which this fold (from 0) is the validation set.
+        limit: only so many training cases.
+        cache: folder for preprocessed volumes; None keeps them in memory.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labels: tuple[str, ...] | None = None
+    validation_fraction: float = Field(default=0.2, ge=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    cache: Path | None = None
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> DataSettings:
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold must lie in 0…{self.folds - 1}, got {self.fold}")
+        return self
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what ``voxclick train`` makes.
+
+    Attributes:
+        seed: of the first weights, the crops, the clicks and the split.
+        preprocessing: one entry in `intensity` serves all channels.
+        guidance: null trains a network without clicks.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(default=0, ge=0)
+    data: DataSettings = DataSettings()
+    preprocessing: PreprocessingSettings = PreprocessingSettings(
+        spacing_mm=None, intensity=(PercentileScaling(),)
+    )
+    guidance: GuidanceSettings | None = DiskGuidance()
+    network: NetworkSettings = NetworkSettings()
+    inference: InferenceSettings = SlidingWindows()
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _clicks_agree(self) -> RunConfig:
+        if (self.guidance is None) != (self.training.simulation is None):
+            raise ValueError(
+                "guidance and training.simulation must both be set (interactive) or both be null "
+                "(without clicks)"
+            )
+        return self
+
+    def model_settings(self, dataset: Dataset) -> ModelSettings:
+        """What the model file of this run on this data set will say.
+
+        Raises:
+            UsageError: the parts do not fit each other or the data set.
+        """
+        intensity = self.preprocessing.intensity
+        if len(intensity) == 1:
+            intensity = intensity * len(dataset.channels)
+        try:
+            return ModelSettings(
+                labels=dataset.labels,
+                channels=dataset.channels,
+                preprocessing=self.preprocessing.model_copy(update={"intensity": intensity}),
+                guidance=self.guidance,
+                network=self.network,
+                inference=self.inference,
+            )
+        except ValidationError as error:
+            raise UsageError(f"the configuration does not fit: {_problems(error)}") from error
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration.
+
+    Args:
+        path: a YAML file; None for the defaults.
+        overrides: ``key.subkey=value`` with the value in YAML, applied in order.
+
+    Raises:
+        UsageError: unreadable, or an unknown or wrong entry; all of them are named.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = _read_mapping(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{path or 'the configuration'}: {_problems(error)}") from error
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write the resolved configuration as YAML; `load_config` reads it back unchanged."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(
+        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
+    temporary.replace(path)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected settings as 'key: value', got {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--set {override!r}: expected key=value, e.g. training.epochs=50")
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        if not isinstance(place.get(parent), dict):
+            place[parent] = {}
+        place = place[parent]
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'settings'}: "
+        f"{problem['msg'].removeprefix('Value error, ')} (got {str(problem['input'])[:60]})"
+        for problem in error.errors()
+    )

@@ -1,0 +1,154 @@
+"""Figures of an evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from voxclick.clicks import Click
+from voxclick.clicks.click import BACKGROUND
+from voxclick.geometry.affine import spacing_of
+from voxclick.types import Index3
+from voxclick.volume import LabelMap, Volume
+
+MODEL_COLOUR = "#0b6e99"
+
+
+def plot_curve(table: pd.DataFrame, path: Path, title: str) -> None:
+    """Dice per step: every case as a thin line, the quartiles as a band, the mean in front.
+
+    Args:
+        table: from `scores_table`; cases without foreground are left out.
+        path: a PNG.
+        title: above the axes.
+    """
+    table = table[~table.empty_label]
+    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for _, case in table.groupby("case"):
+        axes.plot(case.step, case.dice, color="0.8", linewidth=0.8, zorder=1)
+    by_step = table.groupby("step").dice
+    mean, steps = by_step.mean(), sorted(table.step.unique())
+    axes.fill_between(
+        steps,
+        by_step.quantile(0.25),
+        by_step.quantile(0.75),
+        color=MODEL_COLOUR,
+        alpha=0.2,
+        linewidth=0,
+        label="middle half of the cases",
+        zorder=2,
+    )
+    axes.plot(steps, mean, color=MODEL_COLOUR, linewidth=2, marker="o", label="mean", zorder=3)
+    for step in {steps[0], steps[-1]}:
+        axes.annotate(
+            f"{mean[step]:.3f}",
+            (step, mean[step]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            color=MODEL_COLOUR,
+            fontweight="bold",
+        )
+    axes.plot([], [], color="0.8", label="a case")
+    axes.set(xlabel="step", ylabel="Dice", ylim=(0, 1.02), title=title, xticks=steps)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    _save(figure, path)
+
+
+def plot_case(
+    image: Volume,
+    label: LabelMap,
+    predictions: Mapping[str, LabelMap],
+    clicks: Sequence[Click],
+    path: Path,
+) -> None:
+    """One case at a glance: the true mask, then each prediction, as projection and as slice.
+
+    The upper row is the coronal maximum-intensity projection with the mask's projection over it,
+    the lower row the axial slice that holds most of the label. Clicks are drawn on the last
+    prediction: ``+`` foreground, ``x`` background.
+
+    Args:
+        image: PET or anything that a projection suits.
+        label: the truth, on the image's grid; all foreground labels are drawn as one.
+        predictions: by title, in order, on the same grid.
+        clicks: in voxels of the file.
+        path: a PNG.
+    """
+    scan = _CanonicalView(image.affine, image.voxels.shape)
+    voxels = scan.orient(image.voxels.astype(np.float32))
+    truth = scan.orient(label.voxels > 0)
+    masks = {"truth": truth} | {
+        title: scan.orient(prediction.voxels > 0) for title, prediction in predictions.items()
+    }
+    k = int(truth.sum(axis=(0, 1)).argmax()) if truth.any() else truth.shape[2] // 2
+    brightest = float(np.percentile(voxels, 99.9))
+    figure = Figure(figsize=(3.1 * len(masks), 7.4), dpi=130, layout="constrained")
+    rows = figure.subplots(2, len(masks), height_ratios=[voxels.shape[2] * scan.spacing[2], 320])
+    for column, (title, mask) in enumerate(masks.items()):
+        projection, slice_ = rows[0, column], rows[1, column]
+        projection.set_title(title, fontsize=10)
+        _draw(projection, voxels.max(axis=1), mask.any(axis=1), brightest, scan.aspect(0, 2))
+        _draw(slice_, voxels[..., k], mask[..., k], brightest, scan.aspect(0, 1))
+        if column == len(masks) - 1:
+            for click in clicks:
+                i, j, at = scan.index(click.index)
+                marker = "x" if click.label == BACKGROUND else "+"
+                style = {"marker": marker, "s": 40, "linewidths": 1.6, "color": "#0b6e99"}
+                projection.scatter(i, at, **style)
+                if abs(at - k) <= 1:
+                    slice_.scatter(i, j, **style)
+    _save(figure, path)
+
+
+class _CanonicalView:
+    """Turns arrays and voxels of one file into RAS order, so that pictures stand upright."""
+
+    def __init__(self, affine: NDArray[np.float64], shape: Sequence[int]) -> None:
+        self._orientation = nibabel.io_orientation(affine)
+        self._shape = shape
+        file_spacing = spacing_of(affine)
+        self.spacing = tuple(
+            file_spacing[int(np.flatnonzero(self._orientation[:, 0] == axis)[0])]
+            for axis in range(3)
+        )
+
+    def orient(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+        return nibabel.apply_orientation(voxels, self._orientation)
+
+    def index(self, index: Index3) -> Index3:
+        canonical = [0, 0, 0]
+        for position, length, (axis, direction) in zip(
+            index, self._shape, self._orientation, strict=True
+        ):
+            canonical[int(axis)] = position if direction > 0 else length - 1 - position
+        i, j, k = canonical
+        return (i, j, k)
+
+    def aspect(self, across: int, up: int) -> float:
+        return self.spacing[up] / self.spacing[across]
+
+
+def _draw(
+    axes: Axes, picture: NDArray, mask: NDArray[np.bool_], brightest: float, aspect: float
+) -> None:
+    axes.imshow(picture.T, cmap="gray_r", vmin=0, vmax=brightest, origin="lower", aspect=aspect)
+    if mask.any():
+        axes.contour(mask.T, levels=[0.5], colors="#d1495b", linewidths=1.1)
+    axes.set_axis_off()
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.png")
+    figure.savefig(temporary)
+    temporary.replace(path)

@@ -1,0 +1,31 @@
+"""What an evaluation can be told."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Protocol(str, Enum):
+    """How the simulated user clicks."""
+
+    largest_error = "largest-error"
+    """One click a step, in the middle of the largest error."""
+
+    corrective = "corrective"
+    """A click a step for every label that misses voxels, background included, at random."""
+
+
+class EvaluationSettings(BaseModel):
+    """Attributes:
+    protocol: how the simulated user clicks.
+    steps: predictions after the one without clicks.
+    seed: draws among equally good clicks, and all of `corrective`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol: Protocol = Protocol.largest_error
+    steps: int = Field(default=10, ge=0)
+    seed: int = 0

@@ -1,0 +1,54 @@
+"""Networks laid out for a CPU: channels last, with an instance norm that keeps them there.
+
+oneDNN's 3D convolutions are fastest with channels last, but PyTorch's instance norm copies such
+tensors to channels first and back, which costs more than the layout gains. Batch norm has a
+kernel for channels last, and instance norm is batch norm of one sample at a time: the same
+numbers, without the copies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
+    """Instance norm over (batch, channel, i, j, k), without copies where channels are last.
+
+    It has the parameters of the `torch.nn.InstanceNorm3d` that it stands for, and its result.
+    """
+
+    @staticmethod
+    def like(norm: nn.InstanceNorm3d) -> ChannelsLastInstanceNorm3d:
+        """One that shares the parameters of an instance norm without running statistics."""
+        mine = ChannelsLastInstanceNorm3d(norm.num_features, norm.eps, affine=norm.affine)
+        mine.weight, mine.bias = norm.weight, norm.bias
+        return mine
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not input.is_contiguous(memory_format=torch.channels_last_3d):
+            return super().forward(input)
+        return torch.cat(
+            [
+                nn.functional.batch_norm(
+                    sample, None, None, self.weight, self.bias, training=True, eps=self.eps
+                )
+                for sample in input.split(1)
+            ]
+        )
+
+
+def lay_out_for(network: nn.Module, device: torch.device) -> nn.Module:
+    """Give a network the memory layout that is fast on a device; its results stay the same.
+
+    Returns:
+        The network itself on ``device``; on a CPU its instance norms are exchanged.
+    """
+    network = network.to(device)
+    if device.type != "cpu":
+        return network
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if type(child) is nn.InstanceNorm3d and not child.track_running_stats:
+                setattr(parent, name, ChannelsLastInstanceNorm3d.like(child))
+    return network.to(memory_format=torch.channels_last_3d)

@@ -1,0 +1,334 @@
+"""The training loop, explicit, on Lightning Fabric: one process or many, any precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric, seed_everything
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from voxclick.augmentation import CropSampler
+from voxclick.datasets import Case
+from voxclick.errors import TrainingError, UsageError
+from voxclick.model_files import ModelSettings, resolve_device, save_model
+from voxclick.networks import lay_out_for, window_multiple
+from voxclick.sliding_window.precision import resolve_precision
+from voxclick.training.cache import PreparedCache, PreparedCase
+from voxclick.training.checkpoint import load_checkpoint, save_checkpoint
+from voxclick.training.clicking import (
+    BatchSource,
+    ClickedSample,
+    FreshBatches,
+    PooledBatches,
+    SampleClicker,
+)
+from voxclick.training.logging import TrainingLog
+from voxclick.training.losses import SegmentationLoss
+from voxclick.training.optimization import average_weights, build_optimizer, build_schedule
+from voxclick.training.run_folder import RunFolder
+from voxclick.training.samples import CropDataset, Sample, draw_epoch
+from voxclick.training.settings import TrainingSettings
+from voxclick.training.validation import ValidationResult, validate
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Attributes:
+    best_dice: mean validation Dice over the clicks of the model that was kept; None when there
+        are no validation cases, and the last model was kept.
+    """
+
+    best_dice: float | None
+
+
+class Trainer:
+    """Trains one network.
+
+    Args:
+        settings: of the training.
+        model_settings: what the model file will say.
+        folder: where model, checkpoint and logs go.
+        seed: of first weights, crops and clicks.
+        cache: folder for preprocessed volumes; None keeps them in memory.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        devices: processes on this machine; under torchrun or Slurm, what those were told.
+        nodes: machines.
+
+    Raises:
+        UsageError: the settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        model_settings: ModelSettings,
+        folder: RunFolder,
+        *,
+        seed: int = 0,
+        cache: Path | None = None,
+        device: str = "auto",
+        devices: int = 1,
+        nodes: int = 1,
+    ) -> None:
+        _check(settings, model_settings)
+        self.settings = settings
+        self.model_settings = model_settings
+        self.folder = folder
+        self.seed = seed
+        self._cache = PreparedCache(cache, model_settings.preprocessing, model_settings.labels)
+        self.fabric = _build_fabric(settings, device, devices, nodes)
+        self.fabric.launch()
+
+        # every process starts from the same weights
+        seed_everything(seed, verbose=False)
+        self.network = lay_out_for(model_settings.build_network(), self.fabric.device)
+        self.average: AveragedModel | None = None
+        optimizer = build_optimizer(self.network.parameters(), settings.optimizer)
+        self.learner, self.optimizer = self.fabric.setup(self.network, optimizer)
+        if settings.average_decay is not None:
+            self.average = average_weights(self.network, settings.average_decay)
+        self.loss = SegmentationLoss(settings.loss)
+        self.best_dice: float | None = None
+
+    @property
+    def is_first_process(self) -> bool:
+        return self.fabric.is_global_zero
+
+    def fit(
+        self, training: Sequence[Case], validation: Sequence[Case], *, resume: bool = False
+    ) -> TrainingResult:
+        """Train to the last epoch.
+
+        Args:
+            training: cases to learn.
+            validation: cases to choose the best model by; without any, the last is kept.
+            resume: go on from the folder's checkpoint.
+
+        Raises:
+            TrainingError: the loss is not finite, or the checkpoint does not fit.
+        """
+        prepared = [self._cache.get(case) for case in training]
+        held_out = [self._cache.get(case) for case in validation]
+        samplers = [CropSampler(case.label) for case in prepared]
+        steps_per_epoch = self._steps_per_epoch(len(prepared))
+        schedule = build_schedule(
+            _plain(self.optimizer), self.settings.schedule, self.settings.epochs * steps_per_epoch
+        )
+        first_epoch = self._resume(schedule) if resume else 0
+
+        total_steps = self.settings.epochs * steps_per_epoch
+        with TrainingLog(self.folder.tensorboard, total_steps, self.is_first_process) as log:
+            for epoch in range(first_epoch, self.settings.epochs):
+                batches = self._batches(prepared, samplers, epoch, steps_per_epoch)
+                for step in range(steps_per_epoch):
+                    loss = self._learn(batches, schedule)
+                    log.step(epoch * steps_per_epoch + step + 1, loss, schedule.get_last_lr()[0])
+                is_last = epoch + 1 == self.settings.epochs
+                if held_out and (is_last or (epoch + 1) % self.settings.validate_every == 0):
+                    result = self._validate(held_out)
+                    log.validation((epoch + 1) * steps_per_epoch, result)
+                    self._keep_if_best(result)
+                elif not held_out and is_last:
+                    self._save_model()
+                self._save_checkpoint(schedule, epoch + 1)
+        return TrainingResult(self.best_dice)
+
+    def _learn(self, batches: BatchSource, schedule: LambdaLR) -> float:
+        """One learning step; returns its loss."""
+        batch = batches.next_batch()
+        self.learner.train()
+        output = self.learner(torch.stack([sample.network_input for sample in batch]))
+        loss = self.loss(
+            output,
+            torch.stack([sample.label for sample in batch]),
+            torch.stack([sample.near_clicks for sample in batch]),
+        )
+        if not math.isfinite(loss.item()):
+            raise TrainingError(self._why_not_finite(batch, loss.item()))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.settings.gradient_clip is not None:
+            self.fabric.clip_gradients(
+                self.learner,
+                self.optimizer,
+                max_norm=self.settings.gradient_clip,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        batches.learnt(batch, _label_indices(output.detach()))
+        return loss.item()
+
+    def _batches(
+        self,
+        cases: Sequence[PreparedCase],
+        samplers: Sequence[CropSampler],
+        epoch: int,
+        steps: int,
+    ) -> BatchSource:
+        """The batches of one epoch, which depend on the seed and the epoch alone."""
+        rank = self.fabric.global_rank
+        # dropout draws from the global generator
+        torch.manual_seed(hash((self.seed, epoch, rank)) % 2**63)
+        pool_size = self.settings.pool_size or 0
+        keys = draw_epoch(
+            len(cases),
+            steps * self.settings.batch_size + pool_size,
+            seed=self.seed,
+            epoch=epoch,
+            rank=rank,
+            processes=self.fabric.world_size,
+        )
+        dataset = CropDataset(
+            cases, keys, self.settings.crop, self.settings.augmentation, samplers
+        )
+        loader = DataLoader(dataset, batch_size=None, num_workers=self.settings.workers)
+        samples = self._clicked(iter(loader))
+        if pool_size:
+            return PooledBatches(samples, self.settings.batch_size, pool_size, keys[0].seed)
+        return FreshBatches(samples, self.settings.batch_size, self._predict)
+
+    def _clicked(self, samples: Iterator[Sample]) -> Iterator[ClickedSample]:
+        clicker = SampleClicker(
+            self.model_settings.guidance,
+            self.settings.simulation,
+            len(self.model_settings.labels),
+            self.fabric.device,
+        )
+        return map(clicker, samples)
+
+    @torch.no_grad()
+    def _predict(self, network_input: Tensor) -> Tensor:
+        # the unwrapped network: processes click different numbers of times, and a wrapped one
+        # would wait for the others at each pass
+        self.network.eval()
+        with self.fabric.autocast():
+            return _label_indices(self.network(network_input))
+
+    def _validate(self, cases: Sequence[PreparedCase]) -> ValidationResult:
+        """Every process takes its share of the cases."""
+        mine = cases[self.fabric.global_rank :: self.fabric.world_size]
+        total, example = validate(
+            mine,
+            self.model_settings,
+            self._best_network(),
+            self.settings.validation_steps,
+            self.seed,
+        )
+        total = self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return ValidationResult(tuple((total / len(cases)).tolist()), example)
+
+    def _keep_if_best(self, result: ValidationResult) -> None:
+        if self.best_dice is None or result.mean_dice > self.best_dice:
+            self.best_dice = result.mean_dice
+            self._save_model()
+
+    def _best_network(self) -> nn.Module:
+        return self.network if self.average is None else self.average.module
+
+    def _save_model(self) -> None:
+        if self.is_first_process:
+            save_model(self.folder.model, self.model_settings, self._best_network())
+
+    def _save_checkpoint(self, schedule: LambdaLR, epochs_done: int) -> None:
+        if not self.is_first_process:
+            return
+        state: dict[str, Any] = {
+            "epochs_done": epochs_done,
+            "best_dice": self.best_dice,
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": _plain(self.optimizer).state_dict(),
+            "learning_rate_step": schedule.last_epoch,
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+        save_checkpoint(self.folder.checkpoint, state)
+
+    def _resume(self, schedule: LambdaLR) -> int:
+        """Take everything back from the checkpoint; returns the first epoch to do."""
+        path = self.folder.checkpoint
+        state = load_checkpoint(path)
+        try:
+            self.network.load_state_dict(state["network"])
+            _plain(self.optimizer).load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            schedule.last_epoch = state["learning_rate_step"]
+            schedule._last_lr = [group["lr"] for group in _plain(self.optimizer).param_groups]
+            self.best_dice = state["best_dice"]
+            return state["epochs_done"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrainingError(
+                f"{path}: does not fit this run's configuration: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _steps_per_epoch(self, cases: int) -> int:
+        if self.settings.steps_per_epoch is not None:
+            return self.settings.steps_per_epoch
+        return math.ceil(cases / (self.settings.batch_size * self.fabric.world_size))
+
+    def _why_not_finite(self, batch: Sequence[ClickedSample], loss: float) -> str:
+        cases = ", ".join(sorted({sample.case for sample in batch}))
+        return (
+            f"training ended early: the loss became {loss} while learning {cases}; look at these "
+            "images for values far out of range, or lower training.optimizer.learning_rate, or "
+            "set training.precision=float32. The best model and the last checkpoint are kept in "
+            f"{self.folder.path}"
+        )
+
+
+def _label_indices(output: Tensor) -> Tensor:
+    """Predicted labels (batch, i, j, k) of an output with or without deep supervision."""
+    finest = output[:, 0] if output.ndim == 6 else output
+    return finest.argmax(dim=1).to(torch.uint8)
+
+
+def _plain(optimizer: Any) -> Optimizer:
+    """Fabric's wrapper hides the state; this is the optimizer itself."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _build_fabric(
+    settings: TrainingSettings, device: str, devices: int, nodes: int
+) -> Fabric:
+    target = resolve_device(device)
+    dtype = resolve_precision(settings.precision, target)
+    precision = {
+        torch.float32: "32-true",
+        torch.bfloat16: "bf16-mixed",
+        torch.float16: "16-mixed",
+    }[dtype]
+    one_gpu = [target.index] if target.index is not None else devices
+    return Fabric(
+        accelerator=target.type,
+        devices=one_gpu,
+        num_nodes=nodes,
+        precision=precision,
+    )
+
+
+def _check(settings: TrainingSettings, model_settings: ModelSettings) -> None:
+    multiple = window_multiple(model_settings.network)
+    if any(n % m for n, m in zip(settings.crop, multiple, strict=True)):
+        raise UsageError(
+            f"training.crop must be a multiple of {multiple} for the network "
+            f"{model_settings.network.name!r}, got {settings.crop}"
+        )
+    if settings.pool_size is not None and settings.pool_size < settings.batch_size:
+        raise UsageError(
+            f"training.pool_size must be at least training.batch_size, got {settings.pool_size} "
+            f"and {settings.batch_size}"
+        )

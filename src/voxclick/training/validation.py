@@ -1,0 +1,83 @@
+"""Validation: whole volumes, simulated clicks, Dice per click, all in the network's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from voxclick.guidance import build_encoder
+from voxclick.model_files import Model, ModelSettings
+from voxclick.simulation import LargestError, MaxSteps, SimulatedUser
+from voxclick.simulation.errors import dice_of_label
+from voxclick.training.cache import PreparedCase
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationResult:
+    """Attributes:
+    dice: mean over cases and foreground labels after 0, 1, … clicks.
+    example: image, label and prediction of the first case, (i, j, k) arrays, for a picture.
+    """
+
+    dice: tuple[float, ...]
+    example: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @property
+    def mean_dice(self) -> float:
+        """Over the clicks: what the best model is chosen by."""
+        return sum(self.dice) / len(self.dice)
+
+
+def validate_case(
+    case: PreparedCase, settings: ModelSettings, network: nn.Module, steps: int, seed: int
+) -> tuple[list[float], torch.Tensor]:
+    """Dice after 0, 1, …, ``steps`` clicks of `largest-error`, and the last prediction.
+
+    A network without clicks gets one prediction, whose Dice stands for all steps.
+    """
+    device = next(network.parameters()).device
+    inference = Model(settings, network, device).inference()
+    label = case.label
+    shape = (label.shape[0], label.shape[1], label.shape[2])
+    encoder = settings.guidance and build_encoder(settings.guidance, case.spacing_mm)
+    user = SimulatedUser(LargestError(), MaxSteps(max_steps=steps), seed, len(settings.labels))
+    scores: list[float] = []
+    while True:
+        volume = case.image
+        if encoder is not None:
+            volume = torch.cat([volume, encoder.encode(user.clicked, shape)])
+        prediction = inference.predict(volume).argmax(dim=0).to("cpu", torch.uint8)
+        scores.append(_mean_dice(label, prediction, len(settings.labels)))
+        if encoder is None or not user.next_clicks(label, prediction, case.spacing_mm):
+            return scores + scores[-1:] * (steps + 1 - len(scores)), prediction
+
+
+def validate(
+    cases: Sequence[PreparedCase],
+    settings: ModelSettings,
+    network: nn.Module,
+    steps: int,
+    seed: int,
+) -> tuple[torch.Tensor, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
+    """Validate some cases.
+
+    Returns:
+        The sum of Dice over the cases per step, shape (steps + 1,), and the first case's picture.
+    """
+    total = torch.zeros(steps + 1, dtype=torch.float64)
+    example = None
+    for case in cases:
+        scores, prediction = validate_case(case, settings, network, steps, seed)
+        total += torch.tensor(scores, dtype=torch.float64)
+        if example is None:
+            example = (case.image[0].numpy(), case.label.numpy() > 0, prediction.numpy() > 0)
+    return total, example
+
+
+def _mean_dice(label: torch.Tensor, prediction: torch.Tensor, label_count: int) -> float:
+    dice = [dice_of_label(label, prediction, index) for index in range(1, label_count)]
+    return sum(dice) / len(dice)

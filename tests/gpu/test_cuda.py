@@ -1,0 +1,78 @@
+"""What a CPU cannot show: the same answers on a CUDA device.
+
+Run with ``pytest -m gpu``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from voxclick.guidance import (
+    DiskGuidance,
+    DistanceGuidance,
+    GaussianGuidance,
+    SwFastEditGuidance,
+    build_encoder,
+)
+from voxclick.networks import NetworkSettings, build_network
+from voxclick.simulation import Corrective, LargestError, MaxSteps, SimulatedUser
+from voxclick.simulation.distances import distance_to_outside
+from voxclick.sliding_window import SlidingWindows, VolumeInference
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def blobs(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand((1, 1, 40, 48, 56), generator=generator)
+    smooth = torch.nn.functional.avg_pool3d(noise, 7, stride=1, padding=3)
+    return (smooth[0, 0] > 0.5).to(torch.uint8)
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_logits_agree_with_the_cpu(precision):
+    torch.backends.cudnn.allow_tf32 = False
+    torch.manual_seed(0)
+    network = build_network(NetworkSettings(name="dynunet-light"), 3, 2)
+    volume = torch.rand((3, 70, 50, 60))
+    settings = SlidingWindows(window=(32, 32, 32), window_batch=4, precision="float32")
+    expected = VolumeInference(network, settings, (8, 8, 8), CPU).predict(volume)
+    chosen = settings.model_copy(update={"precision": precision})
+    found = VolumeInference(network.to(CUDA), chosen, (8, 8, 8), CUDA).predict(volume).cpu()
+    tolerance = 1e-3 if precision == "float32" else 0.1
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_distances_agree_with_the_cpu():
+    region = blobs(1).bool()
+    expected = distance_to_outside(region, (4.0, 4.1, 3.27))
+    found = distance_to_outside(region.to(CUDA), (4.0, 4.1, 3.27)).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", [LargestError(), Corrective()])
+def test_the_same_seed_clicks_the_same_voxels(strategy):
+    label, prediction = blobs(1), blobs(2)
+    clicks = []
+    for device in (CPU, CUDA):
+        user = SimulatedUser(strategy, MaxSteps(max_steps=5), seed=3)
+        for _ in range(5):
+            user.next_clicks(label.to(device), prediction.to(device), (4.0, 4.0, 3.0))
+        clicks.append(user.clicked)
+    assert clicks[0] == clicks[1]
+
+
+@pytest.mark.parametrize(
+    "settings", [DiskGuidance(), GaussianGuidance(), DistanceGuidance(), SwFastEditGuidance()]
+)
+def test_guidance_is_the_same(settings):
+    encoder = build_encoder(settings, (4.0, 4.0, 3.0))
+    clicks = [[(3, 4, 5), (30, 20, 10)], [(0, 0, 0)]]
+    on_cpu = encoder.encode(clicks, (40, 48, 56), CPU)
+    assert np.array_equal(encoder.encode(clicks, (40, 48, 56), CUDA).cpu(), on_cpu)
