@@ -41,7 +41,9 @@ def main() -> None:
     volume = torch.rand((3, *options.volume))
     window = (options.window,) * 3
     figures: dict[str, object] = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "network": options.network,
@@ -52,9 +54,7 @@ def main() -> None:
     for precision in dict.fromkeys(["float32", "auto"]):
         inference = VolumeInference(
             network,
-            SlidingWindows(
-                window=window, window_batch=options.window_batch, precision=precision
-            ),
+            SlidingWindows(window=window, window_batch=options.window_batch, precision=precision),
             window_multiple(settings),
             device,
         )

@@ -1,4 +1,4 @@
-"""A run's configuration: the settings of the parts, joined; YAML in, validated, saved with the run."""
+"""A run's configuration: the settings of the parts, joined; validated, saved with the run."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from voxclick.simulation import (
     MaxStepsOrProbability,
     MaxStepsProbabilityDice,
     StoppingCriterion,
+    UniformSteps,
 )
 from voxclick.simulation.stopping import Progress
 
@@ -101,3 +102,15 @@ def test_every_name_is_known(name):
     criterion = TypeAdapter(StoppingCriterion).validate_python({"name": name, "max_steps": 4})
     assert criterion.name == name
     assert criterion.max_steps == 4
+
+
+def test_uniform_steps_makes_every_number_of_steps_equally_likely():
+    generator = torch.Generator().manual_seed(0)
+    criterion = UniformSteps(max_steps=4)
+    counts = [0] * 5
+    for _ in range(TRIALS):
+        steps = 0
+        while not criterion.stops(progress(steps), generator):
+            steps += 1
+        counts[steps] += 1
+    assert [count / TRIALS for count in counts] == [near(0.2)] * 5

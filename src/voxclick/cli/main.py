@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             console.print(f"[red]error:[/red] {error}", markup=True)
             return 2 if isinstance(error, UsageError) else 1
-        except Exception as error:  # noqa: BLE001 - the last resort, reported and counted as failure
+        except Exception as error:
             if debug:
                 raise
             console.print(

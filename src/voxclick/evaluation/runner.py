@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,6 @@ from voxclick.session import InteractiveSession, Prediction
 from voxclick.simulation import ClickStrategy, Corrective, LargestError, MaxSteps, SimulatedUser
 from voxclick.sliding_window import InferenceSettings
 from voxclick.volume import LabelMap
-
 
 STRATEGIES: dict[Protocol, ClickStrategy] = {
     Protocol.largest_error: LargestError(),
@@ -119,9 +118,7 @@ def _build_user(settings: EvaluationSettings, name: str, label_count: int) -> Si
     return SimulatedUser(STRATEGIES[settings.protocol], stopping, seed, label_count)
 
 
-def _score(
-    prediction: Prediction, label: LabelMap, name: str, step: int, clicks: int
-) -> StepScore:
+def _score(prediction: Prediction, label: LabelMap, name: str, step: int, clicks: int) -> StepScore:
     per_label = {
         foreground: dice(prediction.label_map.mask(foreground), label.mask(foreground))
         for foreground in label.labels[1:]

@@ -1,1 +1,19 @@
+"""Image files in and out; a file's own conventions (LPS, axis order, scaling) end here."""
 
+from voxclick.io.images import (
+    IMAGE_SUFFIXES,
+    read_geometry,
+    read_label_map,
+    read_volume,
+    write_label_map,
+    write_volume,
+)
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "read_geometry",
+    "read_label_map",
+    "read_volume",
+    "write_label_map",
+    "write_volume",
+]

@@ -1,5 +1,11 @@
 """Our model file: weights with all that is needed to use them."""
 
-from voxclick.model_files.model import Model, ModelSettings, load_model, save_model
+from voxclick.model_files.model import (
+    Model,
+    ModelSettings,
+    load_model,
+    resolve_device,
+    save_model,
+)
 
-__all__ = ["Model", "ModelSettings", "load_model", "save_model"]
+__all__ = ["Model", "ModelSettings", "load_model", "resolve_device", "save_model"]

@@ -6,6 +6,7 @@ the key ``voxclick``. Reading it runs no code from the file.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,8 +134,10 @@ def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) ->
     """Write a model file; an older one of that name is replaced only when all is written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # safetensors stores plain arrays; on a CPU the weights may lie channels last
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     try:
-        save_weights(network, str(temporary), {METADATA_KEY: settings.model_dump_json()})
+        save_weights(plain, str(temporary), {METADATA_KEY: settings.model_dump_json()})
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from voxclick.simulation.stopping import (
     MaxStepsOrProbability,
     MaxStepsProbabilityDice,
     StoppingCriterion,
+    UniformSteps,
 )
 from voxclick.simulation.strategies import (
     ClickStrategy,
@@ -35,4 +36,5 @@ __all__ = [
     "SimulatedUser",
     "SimulationSettings",
     "StoppingCriterion",
+    "UniformSteps",
 ]

@@ -137,11 +137,28 @@ class DeepGrowProbability(_Criterion):
         return [most_steps(self.max_steps), coin(at_first_step)]
 
 
+class UniformSteps(_Criterion):
+    """Every number of steps from 0 to `max_steps` is equally likely.
+
+    Before step s (from 0) it stops with probability 1 / (`max_steps` - s + 1). Ours, for
+    training: the learning step then sees few clicks as often as many.
+    """
+
+    name: Literal["uniform-steps"] = "uniform-steps"
+
+    def _rules(self) -> Sequence[StoppingRule]:
+        return [
+            most_steps(self.max_steps),
+            coin(lambda progress: 1 / (self.max_steps - progress.steps_done + 1)),
+        ]
+
+
 StoppingCriterion: TypeAlias = Annotated[
     MaxSteps
     | MaxStepsOrProbability
     | MaxStepsOrDice
     | MaxStepsProbabilityDice
-    | DeepGrowProbability,
+    | DeepGrowProbability
+    | UniformSteps,
     Field(discriminator="name"),
 ]

@@ -190,9 +190,7 @@ class Trainer:
             rank=rank,
             processes=self.fabric.world_size,
         )
-        dataset = CropDataset(
-            cases, keys, self.settings.crop, self.settings.augmentation, samplers
-        )
+        dataset = CropDataset(cases, keys, self.settings.crop, self.settings.augmentation, samplers)
         loader = DataLoader(dataset, batch_size=None, num_workers=self.settings.workers)
         samples = self._clicked(iter(loader))
         if pool_size:
@@ -301,9 +299,7 @@ def _plain(optimizer: Any) -> Optimizer:
     return getattr(optimizer, "optimizer", optimizer)
 
 
-def _build_fabric(
-    settings: TrainingSettings, device: str, devices: int, nodes: int
-) -> Fabric:
+def _build_fabric(settings: TrainingSettings, device: str, devices: int, nodes: int) -> Fabric:
     target = resolve_device(device)
     dtype = resolve_precision(settings.precision, target)
     precision = {

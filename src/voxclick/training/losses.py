@@ -34,7 +34,9 @@ class SegmentationLoss(nn.Module):
         """
         depths = output.unbind(dim=1) if output.ndim == 6 else (output,)
         weights = [0.5**depth for depth in range(len(depths))]
-        terms = [w * self._loss(o.float(), label[:, None]) for w, o in zip(weights, depths, strict=True)]
+        terms = [
+            w * self._loss(o.float(), label[:, None]) for w, o in zip(weights, depths, strict=True)
+        ]
         loss = torch.stack(terms).sum() / sum(weights)
         if self._click_weight and near_clicks is not None and near_clicks.any():
             at_clicks = depths[0].float().movedim(1, -1)[near_clicks]

@@ -1,0 +1,70 @@
+"""List files: one case a line, in CSV or TSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.nnunet import stem
+from voxclick.errors import DatasetError
+
+LIST_SUFFIXES = (".csv", ".tsv")
+_IMAGE, _OTHERS = "image", ("label", "name", "split", "group")
+
+
+def read_list_file(path: Path, labels: Sequence[str] | None = None) -> Dataset:
+    """Read a table with a header line.
+
+    Columns: ``image`` (or, for several channels, ``image_CT``, ``image_PET``, … in that order),
+    ``label`` (may be empty), and if wanted ``name``, ``split`` (``train`` or ``test``; train when
+    empty) and ``group`` (patient). Paths are relative to the list file.
+
+    Args:
+        path: a CSV (commas) or TSV (tabs).
+        labels: names by index; None takes background and tumor.
+
+    Raises:
+        DatasetError: columns or entries that are missing or unknown; all lines are named.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+    columns = list(rows[0]) if rows else []
+    image_columns = [c for c in columns if c == _IMAGE or c.startswith(f"{_IMAGE}_")]
+    unknown = [c for c in columns if c not in (*image_columns, *_OTHERS)]
+    if not image_columns or unknown:
+        raise DatasetError(
+            f"{path}: expected the columns image (or image_NAME per channel), label and if wanted "
+            f"name, split, group; got {', '.join(map(str, columns)) or 'no line below a header'}"
+        )
+    parts: dict[str, list[Case]] = {"train": [], "test": []}
+    problems: list[str] = []
+    for line, row in enumerate(rows, start=2):
+        split = row.get("split") or "train"
+        empty = [column for column in image_columns if not row[column]]
+        if split not in parts:
+            problems.append(f"line {line}: split must be train or test, got {split!r}")
+        elif empty:
+            problems.append(f"line {line}: {', '.join(empty)} is empty")
+        elif split == "train" and not row.get("label"):
+            problems.append(f"line {line}: a training case needs a label")
+        else:
+            parts[split].append(_case(path.parent, row, image_columns))
+    if problems:
+        raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    channels = tuple(c.removeprefix(f"{_IMAGE}_") for c in image_columns)
+    return Dataset(
+        path,
+        tuple(sorted(parts["train"], key=lambda case: case.name)),
+        tuple(sorted(parts["test"], key=lambda case: case.name)),
+        tuple(labels or DEFAULT_LABELS),
+        channels,
+    )
+
+
+def _case(folder: Path, row: dict[str, str], image_columns: Sequence[str]) -> Case:
+    images = tuple(folder / row[column] for column in image_columns)
+    label = folder / row["label"] if row.get("label") else None
+    name = row.get("name") or stem(images[0]).removesuffix("_0000")
+    return Case(name, images, label, row.get("group") or None)

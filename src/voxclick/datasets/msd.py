@@ -1,0 +1,75 @@
+"""``dataset.json`` of the Medical Segmentation Decathlon, as MONAI uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
+from voxclick.datasets.nnunet import stem
+from voxclick.errors import DatasetError
+
+
+def read_msd(path: Path, labels: Sequence[str] | None = None) -> Dataset:
+    """Read a data set that lists its cases in JSON.
+
+    ``training`` (and ``validation``, which is trained on or held out as our own split says) hold
+    ``{"image": FILE or [FILE, …], "label": FILE}``; ``test`` holds the same or bare image files.
+    Paths are relative to the JSON file. ``labels`` and ``modality`` name labels and channels. An
+    image with its channels in a fourth dimension is refused when it is read.
+
+    Args:
+        path: the JSON file.
+        labels: names by index; None takes the file's own, else background and tumor.
+
+    Raises:
+        DatasetError: not of this form, or training cases without label; all of them are named.
+    """
+    content = read_json(path)
+    if labels is None:
+        labels = DEFAULT_LABELS
+        if "labels" in content:
+            labels = labels_by_index(path, content["labels"])
+    problems: list[str] = []
+    train = [
+        _read_entry(path, entry, problems, label_required=True)
+        for entry in (*_entries(path, content, "training"), *_entries(path, content, "validation"))
+    ]
+    test = [
+        _read_entry(path, entry, problems, label_required=False)
+        for entry in _entries(path, content, "test")
+    ]
+    if problems:
+        raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    channels = channel_names(content.get("modality") or content.get("channel_names") or {})
+    count = max((len(case.images) for case in (*train, *test)), default=1)
+    if len(channels) != count:
+        channels = ("image",) if count == 1 else tuple(f"channel {i}" for i in range(count))
+    return Dataset(path, _sorted(train), _sorted(test), tuple(labels), channels)
+
+
+def _entries(path: Path, content: dict[str, Any], part: str) -> list[Any]:
+    entries = content.get(part, [])
+    if not isinstance(entries, list):
+        raise DatasetError(f"{path}: expected a list of cases under {part!r}, got {entries!r}")
+    return entries
+
+
+def _read_entry(path: Path, entry: Any, problems: list[str], *, label_required: bool) -> Case:
+    if isinstance(entry, str):
+        entry = {"image": entry}
+    if not isinstance(entry, dict) or "image" not in entry:
+        raise DatasetError(f"{path}: expected a case as {{'image': …, 'label': …}}, got {entry!r}")
+    images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    files = tuple(path.parent / image for image in images)
+    label = path.parent / entry["label"] if entry.get("label") else None
+    name = stem(files[0]).removesuffix("_0000")
+    if label is None and label_required:
+        problems.append(f"{name} has no label")
+    return Case(name, files, label, group=entry.get("group"))
+
+
+def _sorted(cases: list[Case]) -> tuple[Case, ...]:
+    return tuple(sorted(cases, key=lambda case: case.name))

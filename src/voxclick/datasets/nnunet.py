@@ -1,0 +1,98 @@
+"""nnU-Net-style folders: ``imagesTr``, ``labelsTr``, ``imagesTs``, ``labelsTs``."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
+from voxclick.errors import DatasetError
+from voxclick.io import IMAGE_SUFFIXES
+
+_CHANNEL = re.compile(r"^(?P<name>.+)_(?P<channel>\d{4})$")
+
+
+def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
+    """Read an nnU-Net-style folder.
+
+    Images are ``NAME_0000.nii.gz``, ``NAME_0001.nii.gz`` … for the channels, or ``NAME.nii.gz``
+    for one channel; labels are ``NAME.nii.gz``; any suffix that `voxclick.io` reads will do.
+    A ``dataset.json`` in nnU-Net's form may name labels (``labels``) and channels
+    (``channel_names``, or ``modality`` in version 1).
+
+    Args:
+        root: the folder.
+        labels: names by index; None takes those of dataset.json, else background and tumor.
+
+    Raises:
+        DatasetError: training images without label, labels without image, channels that are
+            missing; all of them are named.
+    """
+    declared = read_json(root / "dataset.json") if (root / "dataset.json").is_file() else {}
+    if labels is None:
+        labels = DEFAULT_LABELS
+        if "labels" in declared:
+            labels = labels_by_index(root / "dataset.json", declared["labels"])
+    problems: list[str] = []
+    train = _read_part(root / "imagesTr", root / "labelsTr", problems, labels_required=True)
+    test = _read_part(root / "imagesTs", root / "labelsTs", problems, labels_required=False)
+    if problems:
+        raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
+    channels = channel_names(declared.get("channel_names") or declared.get("modality") or {})
+    if not channels:
+        count = max((len(case.images) for case in (*train, *test)), default=1)
+        channels = ("image",) if count == 1 else tuple(f"channel {i}" for i in range(count))
+    return Dataset(root, train, test, tuple(labels), channels)
+
+
+def _read_part(
+    images: Path, labels: Path, problems: list[str], *, labels_required: bool
+) -> tuple[Case, ...]:
+    by_name = _channels_by_name(images, problems)
+    label_files = {stem(path): path for path in _image_files(labels)}
+    cases: list[Case] = []
+    for name, channels in sorted(by_name.items()):
+        label = label_files.pop(name, None)
+        if label is None and labels_required:
+            problems.append(f"{images.name}/{name} has no label in {labels.name}")
+        cases.append(Case(name, channels, label))
+    problems += [
+        f"{labels.name}/{path.name} has no image in {images.name}" for path in label_files.values()
+    ]
+    return tuple(cases)
+
+
+def _channels_by_name(folder: Path, problems: list[str]) -> dict[str, tuple[Path, ...]]:
+    numbered: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in _image_files(folder):
+        match = _CHANNEL.match(stem(path))
+        name, channel = (match["name"], int(match["channel"])) if match else (stem(path), 0)
+        if channel in numbered[name]:
+            problems.append(
+                f"{folder.name}/{path.name} and {numbered[name][channel].name} are the same channel"
+            )
+        numbered[name][channel] = path
+    for name, channels in numbered.items():
+        missing = sorted(set(range(max(channels) + 1)) - set(channels))
+        if missing:
+            problems.append(f"{folder.name}/{name} lacks channel(s) {missing}")
+    return {name: tuple(c[i] for i in sorted(c)) for name, c in numbered.items()}
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.endswith(tuple(IMAGE_SUFFIXES)) and not path.name.startswith(".")
+    )
+
+
+def stem(path: Path) -> str:
+    """The file's name without its image suffix (``.nii.gz`` is one suffix)."""
+    suffixes = [suffix for suffix in IMAGE_SUFFIXES if path.name.endswith(suffix)]
+    return path.name.removesuffix(max(suffixes, key=len, default=""))

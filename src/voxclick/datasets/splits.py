@@ -1,0 +1,68 @@
+"""Splits of cases: seeded, by group, whatever order the cases come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from voxclick.datasets.case import Case
+from voxclick.errors import UsageError
+
+Split = tuple[tuple[Case, ...], tuple[Case, ...]]
+"""Training cases and validation cases."""
+
+
+def train_validation_split(cases: Sequence[Case], validation_fraction: float, seed: int) -> Split:
+    """Hold a share of the groups back.
+
+    Args:
+        cases: to be split.
+        validation_fraction: share of the groups, rounded, that is validated on; 0 for none.
+        seed: the same seed gives the same split.
+
+    Raises:
+        UsageError: nothing would be left to train on.
+    """
+    groups = _shuffled_groups(cases, seed)
+    count = round(len(groups) * validation_fraction)
+    if cases and count >= len(groups):
+        raise UsageError(
+            f"a validation fraction of {validation_fraction} leaves none of {len(groups)} patients "
+            "to train on"
+        )
+    return _split(cases, set(groups[:count]))
+
+
+def k_folds(cases: Sequence[Case], folds: int, seed: int) -> list[Split]:
+    """Cross-validation: every case is validated on in exactly one fold.
+
+    Raises:
+        UsageError: fewer groups than folds.
+    """
+    groups = _shuffled_groups(cases, seed)
+    if not 2 <= folds <= len(groups):
+        raise UsageError(f"{folds} folds need as many patients, got {len(groups)}")
+    return [_split(cases, set(groups[fold::folds])) for fold in range(folds)]
+
+
+def limit(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
+    """The first cases by name."""
+    return tuple(sorted(cases, key=lambda case: case.name)[:count])
+
+
+def _group(case: Case) -> str:
+    return case.name if case.group is None else case.group
+
+
+def _shuffled_groups(cases: Sequence[Case], seed: int) -> list[str]:
+    groups = sorted({_group(case) for case in cases})
+    order = np.random.default_rng(seed).permutation(len(groups))
+    return [groups[place] for place in order]
+
+
+def _split(cases: Sequence[Case], held_back: set[str]) -> Split:
+    by_name = sorted(cases, key=lambda case: case.name)
+    training = tuple(case for case in by_name if _group(case) not in held_back)
+    validation = tuple(case for case in by_name if _group(case) in held_back)
+    return training, validation

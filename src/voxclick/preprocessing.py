@@ -1,0 +1,436 @@
+"""From the image file to what the network sees, and back.
+
+Two steps lead from the file's grid to the network's: flips and swaps of axes to RAS+ (exact), then
+resampling to the spacing the network was trained with. Both are worked out in a frame whose origin
+is the first voxel, so that neither the file's axis order nor its place in the scanner can change a
+bit of what the network sees. Nothing is resampled where the spacing already fits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+import torch
+from monai.data.utils import compute_shape_offset, zoom_affine
+from monai.networks.layers import AffineTransform
+from nibabel.orientations import (
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from voxclick.errors import GeometryError, UnsupportedImageError
+from voxclick.geometry.affine import apply_affine
+from voxclick.geometry.box import Box
+from voxclick.types import ImageTensor, Index3, LabelTensor, LogitsTensor, Vector3
+from voxclick.volume import LabelMap, Volume, VolumeGeometry
+
+SPACING_TOLERANCE_MM = 1e-3
+"""An axis this near to the wanted spacing keeps its own (MONAI's tolerance in `Spacing`)."""
+
+_BLOCK_VOXELS = 96
+"""Edge of the cubes that are resampled one by one: it bounds memory, and restoring passes over the
+cubes that hold background alone."""
+
+_RAS = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+"""nibabel's orientation array of a RAS+ image."""
+
+_PositiveMm: TypeAlias = Annotated[float, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PercentileScaling(_Settings):
+    """Percentiles `low` and `high` of the image to 0 and 1, clipped."""
+
+    kind: Literal["percentile"] = "percentile"
+    low: float = Field(default=0.05, ge=0, le=100)
+    high: float = Field(default=99.95, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PercentileScaling:
+        _refuse_empty_range(self.low, self.high)
+        return self
+
+
+class RangeScaling(_Settings):
+    """The values `low` and `high` to 0 and 1, clipped unless told otherwise."""
+
+    kind: Literal["range"] = "range"
+    low: float
+    high: float
+    clip: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RangeScaling:
+        _refuse_empty_range(self.low, self.high)
+        return self
+
+
+class LogScaling(_Settings):
+    """log(1 + max(x, 0)) / log(1 + high), not clipped: for SUV, whose hot end is long and thin."""
+
+    kind: Literal["log"] = "log"
+    high: float = Field(gt=0)
+
+
+IntensityScaling: TypeAlias = Annotated[
+    PercentileScaling | RangeScaling | LogScaling, Field(discriminator="kind")
+]
+
+
+class PreprocessingSettings(_Settings):
+    """What is stored with the weights.
+
+    Attributes:
+        spacing_mm: of the network's grid along x, y and z; None keeps the image's own.
+        intensity: one scaling per image channel.
+    """
+
+    spacing_mm: tuple[_PositiveMm, _PositiveMm, _PositiveMm] | None = None
+    intensity: tuple[IntensityScaling, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Regridding:
+    """How the voxels of the file become the voxels of the network.
+
+    Attributes:
+        orientation: nibabel's orientation array, from the file's axes to RAS+.
+        oriented: the file's grid with its axes flipped and swapped to RAS+, and its first voxel
+            at 0 mm.
+        network: the network's grid in the same frame; the very object `oriented` where nothing
+            is resampled.
+    """
+
+    orientation: NDArray[np.float64]
+    oriented: VolumeGeometry
+    network: VolumeGeometry
+
+    @staticmethod
+    def between(source: VolumeGeometry, spacing_mm: Vector3 | None) -> Regridding:
+        """Plan the way from a file's grid to a RAS+ grid of this spacing (None: its own)."""
+        orientation = _orientation_to_ras(source.affine)
+        i, j, k = orientation[:, 0].argsort().tolist()
+        shape = (source.shape[i], source.shape[j], source.shape[k])
+        affine = source.affine @ inv_ornt_aff(orientation, source.shape)
+        affine[:3, 3] = 0.0
+        oriented = VolumeGeometry(shape, affine + 0.0)  # no negative zeros
+        return Regridding(orientation, oriented, _network_grid(oriented, spacing_mm))
+
+    @property
+    def resamples(self) -> bool:
+        return self.network is not self.oriented
+
+    @cached_property
+    def file_from_oriented(self) -> NDArray[np.float64]:
+        """4 x 4, voxel of the oriented grid to voxel of the file; whole numbers."""
+        file_shape = np.array(self.oriented.shape)[self.orientation[:, 0].astype(int)]
+        return inv_ornt_aff(self.orientation, file_shape)
+
+    @cached_property
+    def oriented_from_file(self) -> NDArray[np.float64]:
+        """4 x 4, voxel of the file to voxel of the oriented grid; whole numbers."""
+        return np.rint(_inverse(self.file_from_oriented))
+
+    @cached_property
+    def network_from_oriented(self) -> NDArray[np.float64]:
+        """4 x 4, voxel of the oriented grid to (fractional) voxel of the network's."""
+        return _inverse(self.network.affine) @ self.oriented.affine if self.resamples else np.eye(4)
+
+    @cached_property
+    def oriented_from_network(self) -> NDArray[np.float64]:
+        """4 x 4, voxel of the network's grid to (fractional) voxel of the oriented one."""
+        return _inverse(self.network_from_oriented)
+
+    def orient(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The file's array with its axes turned to RAS+; a view."""
+        return apply_orientation(voxels, self.orientation)
+
+    def disorient(self, voxels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A RAS+ array turned back to the file's axes."""
+        back = ornt_transform(_RAS, self.orientation)
+        return np.ascontiguousarray(apply_orientation(voxels, back))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image as the network sees it.
+
+    Attributes:
+        image: float32, (channel, i, j, k) on the network's grid.
+        geometry: the network's grid, its axes along RAS+ as nearly as the scan allows.
+        source: the grid of the image file.
+        regridding: what lies between the two grids.
+    """
+
+    image: ImageTensor
+    geometry: VolumeGeometry
+    source: VolumeGeometry
+    regridding: Regridding
+
+    def click_to_network(self, index: Index3) -> Index3:
+        """The network's voxel at the centre of a file's voxel, clipped into the network's grid."""
+        grids = self.regridding
+        oriented = apply_affine(grids.oriented_from_file, np.array(index))
+        position = apply_affine(grids.network_from_oriented, oriented)
+        return _nearest_voxel(position, grids.network.shape)
+
+    def network_to_file(self, index: Index3) -> Index3:
+        """The file's voxel at the centre of a network's voxel, clipped into the file's grid."""
+        grids = self.regridding
+        position = apply_affine(grids.oriented_from_network, np.array(index))
+        oriented = _nearest_voxel(position, grids.oriented.shape)
+        return _nearest_voxel(
+            apply_affine(grids.file_from_oriented, np.array(oriented)), self.source.shape
+        )
+
+
+class Preprocessing:
+    """Prepares images for a network and brings its answer back to the file's grid."""
+
+    def __init__(self, settings: PreprocessingSettings) -> None:
+        self.settings = settings
+
+    def prepare(self, volumes: Sequence[Volume]) -> PreparedImage:
+        """Orient, resample (linearly) and scale the channels of one image.
+
+        Raises:
+            GeometryError: not one volume per channel, or volumes on different grids.
+            UnsupportedImageError: NaN or infinite voxels, which `read_volume` would have filled.
+        """
+        _check_channels(volumes, len(self.settings.intensity))
+        source = volumes[0].geometry
+        grids = Regridding.between(source, self.settings.spacing_mm)
+        channels = [
+            _scale_intensity(_to_network(volume, grids, "bilinear"), scaling)
+            for volume, scaling in zip(volumes, self.settings.intensity, strict=True)
+        ]
+        return PreparedImage(torch.stack(channels), _placed(grids, source), source, grids)
+
+    def prepare_label(self, label_map: LabelMap, prepared: PreparedImage) -> LabelTensor:
+        """Bring a label map to the network's grid: uint8, each voxel the nearest one's label.
+
+        Raises:
+            GeometryError: the label map does not lie on the image's grid.
+        """
+        if not label_map.geometry.matches(prepared.source):
+            raise GeometryError(
+                f"{_name(label_map, 'the label map')} lies on another grid than its image: "
+                f"{_grid(label_map.geometry)}, expected {_grid(prepared.source)}"
+            )
+        return _to_network(label_map, prepared.regridding, "nearest").to(torch.uint8)
+
+    def restore(self, logits: LogitsTensor, prepared: PreparedImage) -> NDArray[np.uint8]:
+        """Label every voxel of the file: linear interpolation of the logits, then their argmax.
+
+        Equal logits count as the label with the lower index.
+
+        Args:
+            logits: (label, i, j, k) on the network's grid, on any device.
+            prepared: the image that the logits belong to.
+
+        Returns:
+            Label indices in the file's own shape and axis order.
+
+        Raises:
+            GeometryError: the logits do not lie on the network's grid.
+        """
+        grids = prepared.regridding
+        if logits.ndim != 4 or tuple(logits.shape[1:]) != grids.network.shape:
+            raise GeometryError(
+                f"expected logits of shape (labels, {', '.join(map(str, grids.network.shape))}), "
+                f"got {tuple(logits.shape)}"
+            )
+        labels = np.empty(grids.oriented.shape, dtype=np.uint8)
+        for block in _blocks(grids.oriented.shape):
+            labels[block.to_slices()] = _label_block(logits.detach(), grids, block)
+        return grids.disorient(labels)
+
+
+def _refuse_empty_range(low: float, high: float) -> None:
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+
+
+def _orientation_to_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """nibabel's orientation array of the axes, the same for every way to store a volume.
+
+    At 45 degrees two axes point equally much to the right, and rounding decides between them. So
+    the question is put with the axes in an order, and with signs, that storage cannot change.
+    """
+    axes = affine[:3, :3]
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), range(3)])
+    order = np.lexsort(axes * signs)
+    sorted_affine = np.eye(4)
+    sorted_affine[:3, :3] = (axes * signs)[:, order]
+    orientation = np.empty((3, 2))
+    orientation[order] = io_orientation(sorted_affine)
+    orientation[:, 1] *= signs
+    return orientation
+
+
+def _network_grid(oriented: VolumeGeometry, spacing_mm: Vector3 | None) -> VolumeGeometry:
+    """The grid of MONAI's `Spacing`: first voxels in the same place, any shear taken out."""
+    if spacing_mm is None:
+        return oriented
+    own, wanted = np.array(oriented.spacing_mm), np.array(spacing_mm)
+    spacing = np.where(np.abs(own - wanted) <= SPACING_TOLERANCE_MM, own, wanted)
+    affine = zoom_affine(oriented.affine, spacing, diagonal=False)
+    shape, offset = compute_shape_offset(oriented.shape, oriented.affine, affine)
+    affine[:3, 3] = offset
+    i, j, k = shape.tolist()
+    network = VolumeGeometry((i, j, k), affine)
+    return oriented if network.matches(oriented) else network
+
+
+def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.inv(affine), dtype=np.float64)
+
+
+def _placed(grids: Regridding, source: VolumeGeometry) -> VolumeGeometry:
+    """The network's grid where it lies in the patient."""
+    i, j, k = grids.file_from_oriented[:3, 3].tolist()
+    affine = grids.network.affine.copy()
+    affine[:3, 3] += source.to_mm((i, j, k))
+    return VolumeGeometry(grids.network.shape, affine)
+
+
+def _to_network(volume: Volume, grids: Regridding, mode: Literal["bilinear", "nearest"]) -> Tensor:
+    """The voxels as float32 on the network's grid."""
+    image = torch.from_numpy(np.array(grids.orient(volume.voxels), dtype=np.float32, order="C"))
+    if not torch.isfinite(image).all():
+        raise UnsupportedImageError(
+            f"{_name(volume, 'the image')} holds NaN or infinite voxels; replace them first, as "
+            "read_volume does for files"
+        )
+    if not grids.resamples:
+        return image
+    resampled = torch.empty(grids.network.shape)
+    sampling = grids.oriented_from_network
+    for block in _blocks(grids.network.shape):
+        window = _window_under(block, sampling, grids.oriented.shape)
+        values = image[window.to_slices()][None].double()
+        (sampled,) = _interpolate(values, window, block, sampling, mode)
+        resampled[block.to_slices()] = sampled.float()
+    return resampled
+
+
+def _label_block(logits: Tensor, grids: Regridding, block: Box) -> NDArray[np.integer] | int:
+    """Labels of a block of the oriented grid; 0 when all of it is background.
+
+    Interpolation is linear, so labels may be compared by their margins over the background; and
+    it stays between its inputs, so without a positive margin there is background throughout.
+    """
+    sampling, window = grids.network_from_oriented, block
+    if grids.resamples:
+        window = _window_under(block, sampling, grids.network.shape)
+    values = logits[(slice(None), *window.to_slices())]
+    if not (values[1:] > values[:1]).any():
+        return 0
+    margins = values[1:].double() - values[:1].double()
+    if grids.resamples:
+        margins = _interpolate(margins, window, block, sampling, "bilinear")
+    best, label = margins.max(dim=0)
+    return torch.where(best > 0, label + 1, 0).cpu().numpy()
+
+
+def _blocks(shape: Index3) -> Iterator[Box]:
+    """The cubes that a grid is cut into."""
+    edge = _BLOCK_VOXELS
+    for i, j, k in itertools.product(*(range(0, n, edge) for n in shape)):
+        yield Box((i, j, k), (i + edge, j + edge, k + edge)).clip(shape)
+
+
+def _window_under(block: Box, sampling: NDArray[np.float64], shape: Index3) -> Box:
+    """The source voxels that a block of the target interpolates between.
+
+    Args:
+        block: voxels of the target.
+        sampling: 4 x 4, voxel of the target to voxel of the source.
+        shape: of the source.
+    """
+    ends = [(a, b - 1) for a, b in zip(block.start, block.stop, strict=True)]
+    corners = apply_affine(sampling, np.array(list(itertools.product(*ends))))
+    last = np.array(shape) - 1
+    # one voxel more on each side, as rounding may move a position across a voxel's centre
+    i, j, k = np.clip(np.floor(corners.min(axis=0)) - 1, 0, last).astype(int).tolist()
+    m, n, o = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, last).astype(int).tolist()
+    return Box((i, j, k), (m + 1, n + 1, o + 1))
+
+
+def _interpolate(
+    values: Tensor,
+    window: Box,
+    block: Box,
+    sampling: NDArray[np.float64],
+    mode: Literal["bilinear", "nearest"],
+) -> Tensor:
+    """Sample (channel, i, j, k) values of a source window at the voxels of a target block.
+
+    This is the layer inside MONAI's `SpatialResample`, which itself leaves out what it takes for
+    an identity within 0.001: on one block of many that would tear the image.
+    """
+    to_window, from_block = np.eye(4), np.eye(4)
+    to_window[:3, 3] = np.negative(window.start)
+    from_block[:3, 3] = block.start
+    theta = torch.from_numpy(to_window @ sampling @ from_block).to(values)
+    layer = AffineTransform(
+        mode=mode,
+        padding_mode="border",
+        normalized=False,
+        align_corners=False,
+        reverse_indexing=True,
+    )
+    return layer(values[None], theta=theta, spatial_size=block.shape)[0]
+
+
+def _scale_intensity(image: Tensor, scaling: IntensityScaling) -> Tensor:
+    if isinstance(scaling, LogScaling):
+        return image.clamp(min=0).log1p() / float(np.log1p(scaling.high))
+    if isinstance(scaling, RangeScaling):
+        scaled = (image - scaling.low) / (scaling.high - scaling.low)
+        return scaled.clamp(0, 1) if scaling.clip else scaled
+    low, high = np.percentile(image.numpy(), (scaling.low, scaling.high)).tolist()
+    if low == high:  # nearly all voxels are equal: the few that differ must still be seen
+        low, high = image.min().item(), image.max().item()
+    if low == high:
+        return torch.zeros_like(image)
+    return ((image - low) / (high - low)).clamp(0, 1)
+
+
+def _nearest_voxel(position: NDArray[np.float64], shape: Index3) -> Index3:
+    i, j, k = np.clip(np.rint(position), 0, np.array(shape) - 1).astype(int).tolist()
+    return (i, j, k)
+
+
+def _check_channels(volumes: Sequence[Volume], expected: int) -> None:
+    if len(volumes) != expected:
+        raise GeometryError(f"expected {expected} image channels, got {len(volumes)}")
+    first = volumes[0]
+    for volume in volumes[1:]:
+        if not volume.geometry.matches(first.geometry):
+            raise GeometryError(
+                f"the channels of one image must share a grid, but {_name(first, 'the first')} "
+                f"has {_grid(first.geometry)} and {_name(volume, 'another')} has "
+                f"{_grid(volume.geometry)}; resample one of them to the other's grid"
+            )
+
+
+def _name(volume: Volume, otherwise: str) -> str:
+    return otherwise if volume.path is None else str(volume.path)
+
+
+def _grid(geometry: VolumeGeometry) -> str:
+    return f"shape {geometry.shape} and affine {np.round(geometry.affine[:3], 3).tolist()}"

@@ -1,0 +1,376 @@
+"""Preprocessing against MONAI's own pipeline, SciPy's interpolation, and numbers by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import (
+    Compose,
+    Orientationd,
+    ScaleIntensityRangePercentiles,
+    ScaleIntensityRangePercentilesd,
+    Spacingd,
+)
+from nibabel.affines import apply_affine
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial.transform import Rotation
+
+from voxclick import preprocessing
+from voxclick.errors import GeometryError, UnsupportedImageError
+from voxclick.preprocessing import (
+    LogScaling,
+    PercentileScaling,
+    Preprocessing,
+    PreprocessingSettings,
+    RangeScaling,
+)
+from voxclick.volume import LabelMap, Volume
+
+AS_IS = RangeScaling(low=0, high=1, clip=False)
+SPACING = (4.17, 3.03, 2.51)
+"""Odd numbers, so that no position falls halfway between two voxels: there the last bit decides
+which is nearest, and MONAI, which works in the scanner's frame, has other last bits."""
+
+
+def preprocessing_to(spacing_mm, *intensity) -> Preprocessing:
+    return Preprocessing(
+        PreprocessingSettings(spacing_mm=spacing_mm, intensity=intensity or (AS_IS,))
+    )
+
+
+def smooth_noise(*shape: int) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(size=shape)
+    return gaussian_filter(noise, 1.5, axes=(-3, -2, -1)).astype(np.float32) * 20
+
+
+@pytest.fixture
+def oblique() -> Volume:
+    """A turned grid, stored left-posterior-superior-ish in the order k, i, j."""
+    affine = np.eye(4)
+    turn = Rotation.from_euler("xyz", (8, -12, 20), degrees=True).as_matrix()
+    affine[:3, :3] = turn @ np.diag([-2.0, -1.9, 3.1])
+    affine[:3, 3] = (110.3, 95.1, -400.7)
+    affine = affine[:, [2, 0, 1, 3]]
+    return Volume(smooth_noise(17, 24, 21), affine)
+
+
+@pytest.fixture
+def sheared(oblique) -> Volume:
+    shear = np.eye(4)
+    shear[0, 1], shear[1, 2] = 0.3, -0.2
+    return Volume(oblique.voxels, oblique.affine @ shear)
+
+
+@pytest.fixture(autouse=True)
+def _many_blocks(monkeypatch):
+    """Small volumes must meet block borders too."""
+    monkeypatch.setattr(preprocessing, "_BLOCK_VOXELS", 9)
+
+
+# Settings
+
+
+def test_settings_survive_json():
+    settings = PreprocessingSettings(
+        spacing_mm=(2.03642011, 2.03642011, 3),
+        intensity=(
+            PercentileScaling(),
+            RangeScaling(low=-1000, high=1000, clip=False),
+            LogScaling(high=20),
+        ),
+    )
+    assert PreprocessingSettings.model_validate_json(settings.model_dump_json()) == settings
+    assert PreprocessingSettings.model_validate(
+        {"intensity": [{"kind": "percentile", "low": 0.05, "high": 99.95}]}
+    ) == PreprocessingSettings(intensity=(PercentileScaling(),))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"intensity": []},
+        {"intensity": [{"kind": "gamma"}]},
+        {"intensity": [{"kind": "log"}]},
+        {"intensity": [{"kind": "log", "high": 0}]},
+        {"intensity": [{"kind": "range", "low": 1, "high": 1}]},
+        {"intensity": [{"kind": "percentile", "low": 5, "high": 101}]},
+        {"intensity": [{"kind": "percentile", "low": 99, "high": 1}]},
+        {"intensity": [{"kind": "percentile", "mid": 50}]},
+        {"intensity": [{"kind": "percentile"}], "spacing_mm": [1, 0, 1]},
+        {"intensity": [{"kind": "percentile"}], "spacing_mm": [1, float("nan"), 1]},
+        {"intensity": [{"kind": "percentile"}], "spacing_mm": [1, 1]},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings):
+    with pytest.raises(ValidationError):
+        PreprocessingSettings.model_validate(settings)
+
+
+# Intensity
+
+
+def scaled(values, scaling) -> np.ndarray:
+    voxels = np.asarray(values, np.float32).reshape(-1, 1, 1)
+    image = preprocessing_to(None, scaling).prepare([Volume(voxels, np.eye(4))]).image
+    assert image.dtype == torch.float32
+    return image.numpy().ravel()
+
+
+def test_range_scaling_by_hand():
+    values = [-5, 0, 10, 20, 43]
+    scaling = RangeScaling(low=0, high=20)
+    assert scaled(values, scaling).tolist() == [0, 0, 0.5, 1, 1]
+    unclipped = scaling.model_copy(update={"clip": False})
+    np.testing.assert_allclose(scaled(values, unclipped), [-0.25, 0, 0.5, 1, 2.15], rtol=1e-6)
+
+
+def test_log_scaling_by_hand():
+    values = [-5, 0, np.e - 1, 20, 440]
+    expected = [0, 0, 1 / np.log(21), 1, 2 * np.log(21) / np.log(21)]
+    np.testing.assert_allclose(scaled(values, LogScaling(high=20)), expected, rtol=1e-6)
+
+
+def test_percentile_scaling_is_monais():
+    values = np.random.default_rng(0).gamma(2, size=5000).astype(np.float32)
+    monai = ScaleIntensityRangePercentiles(0.05, 99.95, 0, 1, clip=True)
+    expected = monai(torch.from_numpy(values)[None]).numpy().ravel()
+    np.testing.assert_allclose(scaled(values, PercentileScaling()), expected, atol=1e-6)
+
+
+def test_percentile_scaling_keeps_the_few_voxels_that_differ():
+    values = np.zeros(10_000)
+    values[:2] = (4, 8)
+    found = scaled(values, PercentileScaling())
+    assert found[:3].tolist() == [0.5, 1, 0]
+    assert not scaled(np.full(100, 7.0), PercentileScaling()).any()
+
+
+# To the network's grid
+
+
+def monai_pipeline(volume: Volume, label: np.ndarray):
+    both = {
+        "image": MetaTensor(
+            torch.from_numpy(volume.voxels.copy())[None], affine=volume.affine.copy()
+        ),
+        "label": MetaTensor(torch.from_numpy(label.copy())[None], affine=volume.affine.copy()),
+    }
+    labels = (("L", "R"), ("P", "A"), ("I", "S"))
+    return Compose(
+        [
+            Orientationd(("image", "label"), axcodes="RAS", labels=labels),
+            Spacingd(("image", "label"), pixdim=SPACING, mode=("bilinear", "nearest")),
+            ScaleIntensityRangePercentilesd("image", 0.05, 99.95, 0, 1, clip=True),
+        ]
+    )(both)
+
+
+@pytest.mark.parametrize("kind", ["oblique", "sheared"])
+def test_prepare_is_monais_dictionary_pipeline(request, kind):
+    volume = request.getfixturevalue(kind)
+    label = (volume.voxels > 1).astype(np.uint8)
+    expected = monai_pipeline(volume, label)
+    process = preprocessing_to(SPACING, PercentileScaling())
+    prepared = process.prepare([volume])
+    assert tuple(prepared.image.shape) == tuple(expected["image"].shape)
+    np.testing.assert_allclose(prepared.geometry.affine, expected["image"].affine, atol=1e-9)
+    # MONAI finds the place of a percentile in float32
+    np.testing.assert_allclose(prepared.image, expected["image"].as_tensor(), atol=2e-5)
+    found = process.prepare_label(LabelMap(label, volume.affine), prepared)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found, expected["label"].as_tensor()[0])
+    np.testing.assert_allclose(prepared.geometry.spacing_mm, SPACING)
+    assert type(prepared.image) is torch.Tensor
+
+
+def test_prepare_puts_every_value_where_it_lies_in_the_patient(oblique):
+    """Interpolated at patient positions by SciPy, which knows no orientation."""
+    prepared = preprocessing_to(SPACING).prepare([oblique])
+    found = prepared.image[0].numpy()
+    indices = np.stack(np.meshgrid(*map(np.arange, found.shape), indexing="ij"), axis=-1)
+    positions = apply_affine(np.linalg.inv(oblique.affine) @ prepared.geometry.affine, indices)
+    expected = map_coordinates(
+        oblique.voxels.astype(float), np.moveaxis(positions, -1, 0), order=1, mode="nearest"
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_channels_are_scaled_each_by_its_own(oblique):
+    other = Volume(oblique.voxels * 3 + 1, oblique.affine)
+    ranges = RangeScaling(low=-9, high=9), LogScaling(high=5)
+    both = preprocessing_to(SPACING, *ranges).prepare([oblique, other]).image
+    for channel, volume, scaling in zip(both, (oblique, other), ranges, strict=True):
+        alone = preprocessing_to(SPACING, scaling).prepare([volume]).image[0]
+        assert torch.equal(channel, alone)
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 1.9, 3.1), (2.0009, 1.8991, 3.1)])
+def test_nothing_is_resampled_where_the_spacing_fits(oblique, spacing):
+    prepared = preprocessing_to(spacing).prepare([oblique])
+    # stored k, i, j with i and j against the patient's axes
+    expected = oblique.voxels.transpose(1, 2, 0)[::-1, ::-1]
+    assert np.array_equal(prepared.image[0].numpy(), expected)
+    np.testing.assert_allclose(prepared.geometry.spacing_mm, (2, 1.9, 3.1), rtol=1e-12)
+
+
+def test_a_sheared_volume_keeps_its_shear_only_with_its_own_spacing(sheared):
+    own = preprocessing_to(None).prepare([sheared]).geometry
+    assert own.shape == (24, 21, 17)
+    found = own.affine[:3, :3] / own.spacing_mm
+    assert np.abs(found.T @ found - np.eye(3)).max() > 0.1
+    straight = preprocessing_to(own.spacing_mm).prepare([sheared]).geometry
+    found = straight.affine[:3, :3] / straight.spacing_mm
+    np.testing.assert_allclose(found.T @ found, np.eye(3), atol=1e-9)
+
+
+def test_where_the_volume_lies_changes_nothing_but_where_the_result_lies(oblique):
+    affine = oblique.affine.copy()
+    affine[:3, 3] += (1e4 / 3, -777.7, 1e5 / 7)
+    moved = Volume(oblique.voxels, affine)
+    process = preprocessing_to(SPACING, PercentileScaling())
+    here, there = process.prepare([oblique]), process.prepare([moved])
+    assert torch.equal(here.image, there.image)
+    shift = there.geometry.affine - here.geometry.affine
+    np.testing.assert_allclose(shift[:3, 3], (1e4 / 3, -777.7, 1e5 / 7))
+    assert not shift[:3, :3].any()
+
+
+def test_the_caller_keeps_its_voxels(oblique):
+    before = oblique.voxels.copy()
+    prepared = preprocessing_to(None).prepare([oblique])
+    prepared.image.zero_()
+    assert np.array_equal(oblique.voxels, before)
+
+
+# Back to the file's grid
+
+
+def interpolated(volume: Volume, prepared, logits: np.ndarray) -> np.ndarray:
+    """Logits at every voxel of the file, by SciPy."""
+    indices = np.stack(np.meshgrid(*map(np.arange, volume.shape), indexing="ij"), axis=-1)
+    positions = apply_affine(np.linalg.inv(prepared.geometry.affine) @ volume.affine, indices)
+    return np.stack(
+        [
+            map_coordinates(channel, np.moveaxis(positions, -1, 0), order=1, mode="nearest")
+            for channel in logits.astype(float)
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", ["oblique", "sheared"])
+@pytest.mark.parametrize("labels", [2, 5])
+@pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
+def test_restore_is_the_argmax_of_each_label_interpolated_alone(request, kind, labels, spacing):
+    """So comparing margins over the background loses nothing: interpolation is linear."""
+    volume = request.getfixturevalue(kind)
+    process = preprocessing_to(spacing)
+    prepared = process.prepare([volume])
+    logits = smooth_noise(labels, *prepared.geometry.shape)
+    found = process.restore(torch.from_numpy(logits), prepared)
+    expected = interpolated(volume, prepared, logits)
+    assert found.dtype == np.uint8
+    assert found.shape == volume.shape
+    best, second = np.sort(expected, axis=0)[[-1, -2]]
+    clear = best - second > 1e-6
+    assert clear.mean() > 0.999
+    assert np.array_equal(found[clear], expected.argmax(axis=0)[clear])
+    assert len(np.unique(found)) == labels
+
+
+def test_restore_passes_over_background_without_losing_a_voxel(oblique):
+    process = preprocessing_to((2.6, 2.6, 2.6))
+    prepared = process.prepare([oblique])
+    logits = np.zeros((2, *prepared.geometry.shape), np.float32)
+    logits[0] = 1
+    logits[1, 5, 6, 7] = 20
+    found = process.restore(torch.from_numpy(logits), prepared)
+    margin = np.diff(interpolated(oblique, prepared, logits), axis=0)[0]
+    assert found.any()
+    assert np.array_equal(found, margin > 0)
+
+
+def test_equal_logits_are_background_and_nan_is_too(oblique):
+    process = preprocessing_to(SPACING)
+    prepared = process.prepare([oblique])
+    logits = torch.ones(3, *prepared.geometry.shape)
+    assert not process.restore(logits, prepared).any()
+    assert not process.restore(logits * torch.nan, prepared).any()
+    logits[1:] = 2
+    assert (process.restore(logits, prepared) == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_restore_takes_any_precision_and_logits_with_gradient(oblique, dtype):
+    process = preprocessing_to(SPACING)
+    prepared = process.prepare([oblique])
+    logits = torch.from_numpy(smooth_noise(2, *prepared.geometry.shape)).to(dtype)
+    expected = process.restore(logits.float(), prepared)
+    assert np.array_equal(process.restore(logits.requires_grad_(), prepared), expected)
+
+
+@pytest.mark.gpu
+def test_restore_on_a_gpu_is_restore_on_the_cpu(oblique):
+    process = preprocessing_to(SPACING)
+    prepared = process.prepare([oblique])
+    logits = torch.from_numpy(smooth_noise(3, *prepared.geometry.shape))
+    expected = process.restore(logits, prepared)
+    assert np.array_equal(process.restore(logits.cuda(), prepared), expected)
+
+
+@pytest.mark.parametrize("kind", ["oblique", "sheared"])
+def test_a_mask_comes_back_nearly_the_same_through_a_finer_grid(request, kind):
+    volume = request.getfixturevalue(kind)
+    mask = (volume.voxels > 1).astype(np.float32)
+    process = preprocessing_to((1.0, 1.0, 1.0))
+    prepared = process.prepare([Volume(mask, volume.affine)])
+    foreground = prepared.image[0]
+    found = process.restore(torch.stack([1 - foreground, foreground]), prepared)
+    dice = 2 * (found * mask).sum() / (found.sum() + mask.sum())
+    assert dice > 0.95
+
+
+def test_without_resampling_a_voxel_comes_back_where_it_was(oblique):
+    process = preprocessing_to(None)
+    for index in [(0, 0, 0), (3, 20, 7), (16, 23, 20)]:
+        voxels = np.zeros(oblique.shape, np.float32)
+        voxels[index] = 1
+        prepared = process.prepare([Volume(voxels, oblique.affine)])
+        assert prepared.image[0][prepared.click_to_network(index)] == 1
+        logits = torch.stack([1 - prepared.image[0], prepared.image[0]])
+        assert np.argwhere(process.restore(logits, prepared)).tolist() == [list(index)]
+
+
+# What does not fit
+
+
+def test_channels_on_different_grids_are_refused(oblique):
+    process = preprocessing_to(None, AS_IS, AS_IS)
+    nudged = oblique.affine.copy()
+    nudged[0, 3] += 0.5
+    with pytest.raises(GeometryError, match="must share a grid"):
+        process.prepare([oblique, Volume(oblique.voxels, nudged)])
+    with pytest.raises(GeometryError, match="must share a grid"):
+        process.prepare([oblique, Volume(oblique.voxels[1:], oblique.affine)])
+    with pytest.raises(GeometryError, match="expected 2 image channels, got 1"):
+        process.prepare([oblique])
+
+
+def test_labels_and_logits_of_another_grid_are_refused(oblique):
+    process = preprocessing_to(SPACING)
+    prepared = process.prepare([oblique])
+    with pytest.raises(GeometryError, match="another grid than its image"):
+        process.prepare_label(LabelMap(np.zeros((3, 3, 3), np.uint8), oblique.affine), prepared)
+    with pytest.raises(GeometryError, match=r"expected logits of shape \(labels"):
+        process.restore(torch.zeros(2, *oblique.shape), prepared)
+    with pytest.raises(GeometryError, match="expected logits"):
+        process.restore(torch.zeros(prepared.geometry.shape), prepared)
+
+
+def test_voxels_that_are_not_finite_are_refused(oblique):
+    voxels = oblique.voxels.copy()
+    voxels[1, 2, 3] = np.nan
+    with pytest.raises(UnsupportedImageError, match="NaN or infinite"):
+        preprocessing_to(SPACING).prepare([Volume(voxels, oblique.affine)])
