@@ -213,7 +213,7 @@ def test_labels_stored_as_floats_are_accepted_when_whole(tmp_path):
         (-1.0, "no label was declared for: -1"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.filterwarnings("error")
 def test_values_that_are_no_label_are_refused(tmp_path, value, message):
     indices = np.zeros((3, 3, 3))
     indices[1, 1, 1] = value

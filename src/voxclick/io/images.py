@@ -60,7 +60,7 @@ def read_label_map(
     geometry = read_geometry(path)
     stored = _format_of(path).read_voxels(path).reshape(geometry.shape)
     voxels = stored if np.issubdtype(stored.dtype, np.integer) else np.rint(stored)
-    if voxels is not stored and not (np.abs(voxels - stored) <= LABEL_ROUNDING).all():
+    if not np.isfinite(voxels).all() or np.abs(voxels - stored).max() > LABEL_ROUNDING:
         raise UnsupportedImageError(
             f"{path}: a label map must hold whole numbers, but this one holds fractions or NaN; "
             "is it an image, or a map of probabilities?"
