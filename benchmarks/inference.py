@@ -1,6 +1,6 @@
 """One volume through the network: ours against MONAI's sliding-window inferer, same process.
 
-    python benchmarks/inference.py --device cpu --network dynunet-light --window 64 --volume 128 128 192
+    python benchmarks/inference.py --device cpu --network dynunet-light --window 64
 
 Prints and writes the median seconds of each and their ratio. The network has random weights.
 """

@@ -58,7 +58,7 @@ class VolumeGeometry:
         Raises:
             ClickError: the position lies outside the volume.
         """
-        inverse = np.linalg.inv(self.affine)
+        inverse = as_affine(np.linalg.inv(self.affine))
         i, j, k = np.rint(apply_affine(inverse, np.array(position_mm))).astype(int).tolist()
         if not all(0 <= x < n for x, n in zip((i, j, k), self.shape, strict=True)):
             raise ClickError(

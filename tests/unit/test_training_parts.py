@@ -96,7 +96,7 @@ def test_every_case_is_drawn_equally_often_over_all_processes():
         for key in draw_epoch(5, 10, seed=1, epoch=3, rank=rank, processes=2)
     ]
     counts = collections.Counter(key.case for key in keys)
-    assert counts == {case: 4 for case in range(5)}
+    assert counts == dict.fromkeys(range(5), 4)
     assert len({key.seed for key in keys}) == 20
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -30,7 +31,7 @@ def plot_curve(table: pd.DataFrame, path: Path, title: str) -> None:
         path: a PNG.
         title: above the axes.
     """
-    table = table[~table.empty_label]
+    table = table.loc[~table.empty_label]
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for _, case in table.groupby("case"):
@@ -87,9 +88,9 @@ def plot_case(
     """
     scan = _CanonicalView(image.affine, image.voxels.shape)
     voxels = scan.orient(image.voxels.astype(np.float32))
-    truth = scan.orient(label.voxels > 0)
+    truth = scan.orient(_foreground(label))
     masks = {"truth": truth} | {
-        title: scan.orient(prediction.voxels > 0) for title, prediction in predictions.items()
+        title: scan.orient(_foreground(prediction)) for title, prediction in predictions.items()
     }
     k = int(truth.sum(axis=(0, 1)).argmax()) if truth.any() else truth.shape[2] // 2
     brightest = float(np.percentile(voxels, 99.9))
@@ -98,7 +99,7 @@ def plot_case(
     for column, (title, mask) in enumerate(masks.items()):
         projection, slice_ = rows[0, column], rows[1, column]
         projection.set_title(title, fontsize=10)
-        _draw(projection, voxels.max(axis=1), mask.any(axis=1), brightest, scan.aspect(0, 2))
+        _draw(projection, voxels.max(axis=1), np.any(mask, axis=1), brightest, scan.aspect(0, 2))
         _draw(slice_, voxels[..., k], mask[..., k], brightest, scan.aspect(0, 1))
         if column == len(masks) - 1:
             for click in clicks:
@@ -123,8 +124,8 @@ class _CanonicalView:
             for axis in range(3)
         )
 
-    def orient(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
-        return nibabel.apply_orientation(voxels, self._orientation)
+    def orient(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(nibabel.apply_orientation(voxels, self._orientation))
 
     def index(self, index: Index3) -> Index3:
         canonical = [0, 0, 0]
@@ -137,6 +138,10 @@ class _CanonicalView:
 
     def aspect(self, across: int, up: int) -> float:
         return self.spacing[up] / self.spacing[across]
+
+
+def _foreground(label_map: LabelMap) -> NDArray[np.bool_]:
+    return np.asarray(label_map.voxels) != 0
 
 
 def _draw(

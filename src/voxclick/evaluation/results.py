@@ -60,7 +60,7 @@ def summarise(table: pd.DataFrame, settings: EvaluationSettings) -> dict[str, ob
         ``dice`` is the mean at step 0, 1, …; ``dice_std`` its spread over cases;
         ``consistent_improvement`` the share of consecutive steps in which Dice did not fall.
     """
-    with_lesions, lesion_free = table[~table.empty_label], table[table.empty_label]
+    with_lesions, lesion_free = table.loc[~table.empty_label], table.loc[table.empty_label]
     summary: dict[str, object] = {
         "protocol": settings.protocol.value,
         "cases": int(table.case.nunique()),
@@ -92,7 +92,7 @@ def write_summary(summary: dict[str, object], path: Path) -> None:
 def _means(table: pd.DataFrame) -> dict[str, object]:
     by_step = table.groupby("step").dice
     per_label = {
-        column.removeprefix("dice_"): _rounded(table.groupby("step")[column].mean())
+        column.removeprefix("dice_"): _rounded(pd.Series(table.groupby("step")[column].mean()))
         for column in table.columns
         if column.startswith("dice_")
     }
@@ -109,7 +109,7 @@ def _consistent_improvement(table: pd.DataFrame) -> float | None:
 
 
 def _rounded(values: pd.Series) -> list[float]:
-    return [round(float(value), 4) for value in values]
+    return [round(value, 4) for value in values.tolist()]
 
 
 def _replace(path: Path, text: str) -> None:

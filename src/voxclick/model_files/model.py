@@ -22,7 +22,13 @@ from torch import nn
 from voxclick.clicks.click import BACKGROUND
 from voxclick.errors import ModelFileError, UsageError
 from voxclick.guidance import GuidanceSettings
-from voxclick.networks import NetworkSettings, build_network, lay_out_for, window_multiple
+from voxclick.networks import (
+    NetworkSettings,
+    build_network,
+    lay_out_for,
+    window_multiple,
+    with_memory_format,
+)
 from voxclick.preprocessing import PreprocessingSettings
 from voxclick.sliding_window import InferenceSettings, SlidingWindows, VolumeInference
 
@@ -135,7 +141,7 @@ def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) ->
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # safetensors stores plain arrays; on a CPU the weights may lie channels last
-    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    plain = with_memory_format(copy.deepcopy(network), torch.contiguous_format)
     try:
         save_weights(plain, str(temporary), {METADATA_KEY: settings.model_dump_json()})
         temporary.replace(path)

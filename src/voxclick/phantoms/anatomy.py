@@ -220,4 +220,6 @@ def _paint_foci(canvas: Canvas, generator: np.random.Generator) -> None:
                 float(generator.uniform(595, 650)),
             )
             radius = generator.uniform(5, 11)
-            paint_organ(canvas, Organ(centre, (radius,) * 3, (0.6 * suv, suv)), generator)
+            paint_organ(
+                canvas, Organ(centre, (radius, radius, radius), (0.6 * suv, suv)), generator
+            )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt, label
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from voxclick.geometry.box import Box
 from voxclick.phantoms.canvas import Canvas, smooth_noise
@@ -111,7 +112,7 @@ def _paint_lesion(
         return None
     level = _uneven_blob(canvas, box, centre, radius, generator)
     taken = binary_dilation(mask[box.to_slices()] > 0, np.ones((3, 3, 3)), _GAP_VOXELS)
-    level[taken | ~body[box.to_slices()]] = np.inf
+    level[np.logical_or(taken, ~body[box.to_slices()])] = np.inf
     voxel_ml = float(np.prod(canvas.spacing_mm)) / 1000
     inside = _lowest_component(level, max(1, round(wanted_ml / voxel_ml)))
     if inside is None or inside.sum() * voxel_ml < 0.5 * wanted_ml:
@@ -122,7 +123,7 @@ def _paint_lesion(
     suv = max(suv, 1.4 * around)  # colder than its surroundings it would be no lesion on PET
     texture = suv * (1 + 0.15 * smooth_noise(box.shape, 1.2, generator))
     if wanted_ml > 15 and generator.random() < 0.4:
-        depth = distance_transform_edt(inside, sampling=canvas.spacing_mm)
+        depth = np.asarray(distance_transform_edt(inside, sampling=canvas.spacing_mm))
         texture[depth > 0.45 * depth.max()] *= generator.uniform(0.15, 0.5)  # necrosis
     uptake[inside] = np.maximum(texture, 0.2)[inside]
     mask[box.to_slices()][inside] = 1
@@ -161,7 +162,5 @@ def _lowest_component(level: NDArray[np.float32], voxels: int) -> NDArray[np.boo
     if finite.sum() < voxels:
         return None
     threshold = np.partition(level[finite], voxels - 1)[voxels - 1]
-    components, count = label(level <= threshold)
-    if count > 1:
-        components = components == 1 + int(np.bincount(components.ravel())[1:].argmax())
-    return components.astype(bool)
+    components = cc3d.connected_components(level <= threshold, connectivity=6)
+    return components == 1 + int(np.bincount(components.ravel())[1:].argmax())

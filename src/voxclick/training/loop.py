@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric, seed_everything
@@ -131,7 +132,8 @@ class Trainer:
                 batches = self._batches(prepared, samplers, epoch, steps_per_epoch)
                 for step in range(steps_per_epoch):
                     loss = self._learn(batches, schedule)
-                    log.step(epoch * steps_per_epoch + step + 1, loss, schedule.get_last_lr()[0])
+                    rate = float(schedule.get_last_lr()[0])
+                    log.step(epoch * steps_per_epoch + step + 1, loss, rate)
                 is_last = epoch + 1 == self.settings.epochs
                 if held_out and (is_last or (epoch + 1) % self.settings.validate_every == 0):
                     result = self._validate(held_out)
@@ -300,19 +302,21 @@ def _plain(optimizer: Any) -> Optimizer:
 
 
 def _build_fabric(settings: TrainingSettings, device: str, devices: int, nodes: int) -> Fabric:
+    # Fabric reports its precision and processes on its own; the run's configuration says both
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     target = resolve_device(device)
     dtype = resolve_precision(settings.precision, target)
-    precision = {
+    precisions: dict[torch.dtype, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
         torch.float32: "32-true",
         torch.bfloat16: "bf16-mixed",
         torch.float16: "16-mixed",
-    }[dtype]
+    }
     one_gpu = [target.index] if target.index is not None else devices
     return Fabric(
         accelerator=target.type,
         devices=one_gpu,
         num_nodes=nodes,
-        precision=precision,
+        precision=precisions[dtype],
     )
 
 

@@ -46,6 +46,9 @@ def learning_rate_factor(step: int, steps: int, settings: ScheduleSettings) -> f
     return 1.0
 
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 def average_weights(network: nn.Module, decay: float) -> AveragedModel:
     """A copy of the network that follows it as an exponential moving average.
 
@@ -54,7 +57,7 @@ def average_weights(network: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def follow(averages: tuple[Tensor, ...], current: tuple[Tensor, ...], n: Tensor | int) -> None:
+    def follow(averages: _Tensors, current: _Tensors, n: Tensor | int) -> None:
         count = int(n)
         rate = 1 - min(decay, (1 + count) / (10 + count))
         for average, value in zip(averages, current, strict=True):

@@ -1,0 +1,155 @@
+"""The commands, in process: files they leave, exit codes, messages."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+import voxclick
+from voxclick.cli.main import main
+from voxclick.clicks import Click, write_clicks
+
+COMMANDS = ["demo", "phantom", "train", "evaluate", "segment"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_there(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "--seed" in capsys.readouterr().out or command == "segment"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["unknown"], 2, "No such command"),
+        (["phantom"], 2, "Missing argument"),
+        (["evaluate", "nowhere", "--model", "m.safetensors", "--out", "x"], 1, "no such model"),
+        (["train", "nowhere", "--out", "x"], 1, "nowhere: there is no such data set"),
+        (["train", "x", "--out", "x", "--set", "training.epoch=3"], 2, "training.epoch"),
+        (["train", "x", "--out", "x", "--set", "seed"], 2, "expected key=value"),
+        (["train", "x", "--out", "x", "--config", "no.yaml"], 2, "no.yaml: cannot be read"),
+        (["segment", "a.nii", "--model", "m", "--out", "b.nii"], 1, "no such model file"),
+    ],
+)
+def test_errors_are_one_message_and_an_exit_code(
+    arguments, code, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_debug_shows_the_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(voxclick.VoxclickError):
+        main(["evaluate", "nowhere", "--debug", "--model", "m", "--out", "x"])
+
+
+def evaluate(data, run, out, *more):
+    model = str(run / "model.safetensors")
+    return main(["evaluate", str(data), "--model", model, "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("protocol", ["largest-error", "corrective"])
+def test_evaluate_leaves_scores_summary_and_curve(protocol, trained_run, phantom_folder, tmp_path):
+    arguments = ["--protocol", protocol, "--steps", "3", "--split", "all", "--save-masks"]
+    assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert list(table.columns[:3]) == ["case", "step", "dice"]
+    assert len(table) == 4 * 4
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["protocol"] == protocol
+    assert summary["cases"] == 4
+    assert summary["dice"] == pytest.approx(table.groupby("step").dice.mean(), abs=1e-4)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+    # the saved mask is the last prediction, on the image's grid: its Dice can be recomputed
+    case = table.case.iloc[-1]
+    mask = nibabel.load(tmp_path / "masks" / f"{case}.nii.gz")
+    label = nibabel.load(phantom_folder / "labelsTs" / f"{case}.nii.gz")
+    assert np.allclose(mask.affine, label.affine)
+    found, truth = np.asarray(mask.dataobj) > 0, np.asarray(label.dataobj) > 0
+    dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+    assert dice == pytest.approx(table.dice.iloc[-1], abs=1e-6)
+
+
+def test_evaluation_repeats_itself(trained_run, phantom_folder, tmp_path):
+    for name in ("one", "two"):
+        arguments = ["--protocol", "corrective", "--steps", "2", "--seed", "3"]
+        assert evaluate(phantom_folder, trained_run, tmp_path / name, *arguments) == 0
+    one, two = (pd.read_csv(tmp_path / name / "scores.csv") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"))
+
+
+def test_segment_by_command_and_from_python_agree(trained_run, phantom_folder, tmp_path, capsys):
+    image_path = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
+    model_path = trained_run / "model.safetensors"
+    clicks = [Click((20, 12, 30), "tumor"), Click((3, 3, 3), "background")]
+    write_clicks(clicks, tmp_path / "clicks.json", "points")
+    common = ["segment", str(image_path), "--model", str(model_path)]
+    from_file = [*common, "--clicks", str(tmp_path / "clicks.json")]
+    typed = [*common, "--click", "3,3,3:background", "--click", "20,12,30:tumor"]
+    assert main([*from_file, "--out", str(tmp_path / "file.nii.gz")]) == 0
+    assert "2 clicks" in capsys.readouterr().out
+    assert main([*typed, "--out", str(tmp_path / "typed.mha")]) == 0
+
+    image = voxclick.read_volume(image_path)
+    session = voxclick.InteractiveSession(voxclick.load_model(model_path, "cpu"), image)
+    session.click((20, 12, 30), "tumor")
+    mask = session.click((3, 3, 3), "background")
+    for name in ("file.nii.gz", "typed.mha"):
+        written = voxclick.read_label_map(tmp_path / name)
+        assert np.array_equal(written.voxels, mask.voxels)
+        assert written.geometry.matches(image.geometry)
+
+
+def test_clicks_in_millimetres_hit_the_same_voxel(trained_run, phantom_folder, tmp_path):
+    image_path = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
+    x, y, z = voxclick.read_volume(image_path).geometry.to_mm((20, 12, 30))
+    masks = []
+    for number, (click, space) in enumerate(
+        [("20,12,30", "voxel"), (f"{x},{y},{z}", "ras"), (f"{-x},{-y},{z}", "lps")]
+    ):
+        out = tmp_path / f"{number}.nii.gz"
+        arguments = ["segment", str(image_path), "--model", str(trained_run / "model.safetensors")]
+        arguments += ["--click", f"{click}:tumor", "--space", space, "--out", str(out)]
+        assert main(arguments) == 0
+        masks.append(voxclick.read_label_map(out).voxels)
+    assert np.array_equal(masks[0], masks[1])
+    assert np.array_equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize(
+    ("click", "code", "message"),
+    [
+        ("1,2:tumor", 2, "expected X,Y,Z:label"),
+        ("1,2,3", 2, "the label is missing"),
+        ("1.5,2,3:tumor", 2, "whole numbers"),
+        ("1,2,3:liver", 1, "knows background, tumor"),
+        ("999,2,3:tumor", 1, "outside the image"),
+    ],
+)
+def test_wrong_clicks_are_refused(
+    click, code, message, trained_run, phantom_folder, tmp_path, capsys
+):
+    image = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
+    model = trained_run / "model.safetensors"
+    arguments = ["segment", str(image), "--model", str(model), "--click", click]
+    assert main([*arguments, "--out", str(tmp_path / "mask.nii.gz")]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "mask.nii.gz").exists()
+
+
+def test_evaluate_says_when_a_split_has_no_labels(trained_run, phantom_folder, tmp_path, capsys):
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for path in (phantom_folder / "imagesTs").iterdir():
+        (tmp_path / "data/imagesTs" / path.name).write_bytes(path.read_bytes())
+    assert evaluate(tmp_path / "data", trained_run, tmp_path / "out") == 1
+    assert "holds no labelled case" in capsys.readouterr().err
