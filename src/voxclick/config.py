@@ -111,15 +111,15 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         UsageError: unreadable, or an unknown or wrong entry; all of them are named.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = _read_mapping(path)
+    values = {} if path is None else _read_mapping(path)
+    config = _validated(values, str(path))
+    if not overrides:
+        return config
+    # on the resolved values, so that inference.window=… needs no inference.kind beside it
+    values = config.model_dump(mode="json")
     for override in overrides:
         _apply(values, override)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"{path or 'the configuration'}: {_problems(error)}") from error
+    return _validated(values, "--set")
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -149,16 +149,31 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UsageError(f"--set {override!r}: expected key=value, e.g. training.epochs=50")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override!r}: the value is not valid YAML") from error
     *parents, last = key.split(".")
     place = values
     for parent in parents:
         if not isinstance(place.get(parent), dict):
             place[parent] = {}
         place = place[parent]
+    if _chooses(parents, last) and place.get(last) != value:
+        place.clear()  # the settings of one kind mean nothing to another
+    place[last] = value
+
+
+def _chooses(parents: Sequence[str], key: str) -> bool:
+    """Whether an entry decides which other entries there are beside it."""
+    return key == "kind" or (key == "name" and parents[-1:] in (["strategy"], ["stopping"]))
+
+
+def _validated(values: dict[str, Any], source: str) -> RunConfig:
     try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override!r}: the value is not valid YAML") from error
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_problems(error)}") from error
 
 
 def _problems(error: ValidationError) -> str:

@@ -78,3 +78,25 @@ def test_without_clicks_the_input_is_the_image_alone():
     sample = clicker(Sample(image, torch.zeros(SHAPE, dtype=torch.uint8), (1, 1, 1), 0, "a"))
     assert torch.equal(sample.network_input, image)
     assert not sample.respond(torch.ones(SHAPE, dtype=torch.uint8))
+
+
+def test_a_click_is_meant_to_correct_its_surroundings_and_the_wrong_voxels_in_reach():
+    label = torch.zeros((9, 9, 20), dtype=torch.uint8)
+    label[4, 4, 2:18] = 1
+    sample = SampleClicker(
+        DiskGuidance(),
+        SimulationSettings(strategy=LargestError(), stopping=MaxSteps(max_steps=1)),
+        2,
+        CPU,
+        click_reach=4,
+    )(Sample(torch.rand(1, 9, 9, 20), label, (1.0, 1.0, 1.0), 0, "a"))
+    assert not sample.to_correct.any()
+    prediction = torch.zeros_like(label)
+    prediction[4, 4, 2:5] = 1
+    assert sample.respond(prediction)
+    # the voxels 5 to 17 are missed, all equally deep; the click is one of them
+    (k,) = (int(p) for p in sample.network_input[2, 4, 4].nonzero().float().mean(dim=0))
+    expected = torch.zeros_like(label, dtype=torch.bool)
+    expected[2:7, 2:7, k - 2 : k + 3] = True
+    expected[4, 4, max(5, k - 4) : min(18, k + 5)] = True
+    assert torch.equal(sample.to_correct, expected)

@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from voxclick.guidance import DiskGuidance, GuidanceEncoder, GuidanceSettings, build_encoder
-from voxclick.simulation import SimulatedUser, SimulationSettings
+from voxclick.geometry.box import Box
+from voxclick.guidance import GuidanceEncoder, GuidanceSettings, build_encoder
+from voxclick.simulation import SimulatedClick, SimulatedUser, SimulationSettings
 from voxclick.training.samples import Sample
 from voxclick.types import GuidanceTensor, LabelTensor
-
-_CLOSE_TO_CLICK = build_encoder(DiskGuidance(sigma=1), (1.0, 1.0, 1.0))
 
 Predict = Callable[[Tensor], Tensor]
 """Network input (batch, channel, i, j, k) to label indices (batch, i, j, k), without gradient."""
@@ -35,6 +34,7 @@ class ClickedSample:
         encoder: GuidanceEncoder | None,
         user: SimulatedUser | None,
         device: torch.device,
+        click_reach: int,
     ) -> None:
         self.label: LabelTensor = sample.label.to(device)
         self.case = sample.case
@@ -42,7 +42,8 @@ class ClickedSample:
         self._user = user
         self._encoder = encoder
         image = sample.image.to(device)
-        self._close = torch.zeros((1, *self.label.shape), device=device)
+        self._click_reach = click_reach
+        self._to_correct = torch.zeros(self.label.shape, dtype=torch.bool, device=device)
         if user is None:
             self.network_input = image
             return
@@ -51,9 +52,9 @@ class ClickedSample:
         self._guidance: GuidanceTensor = self.network_input[len(image) :]
 
     @property
-    def near_clicks(self) -> Bool[Tensor, "i j k"]:
-        """The voxels within 2 voxels of a click, whatever the guidance draws."""
-        return self._close[0].bool()
+    def to_correct(self) -> Bool[Tensor, "i j k"]:
+        """What the clicks were meant to correct, as `LossSettings.click_weight` says."""
+        return self._to_correct
 
     def respond(self, prediction: LabelTensor) -> bool:
         """Let the user look at a prediction and click.
@@ -72,8 +73,15 @@ class ClickedSample:
                 self._guidance, click.label_index, click.index, earlier[click.label_index]
             )
             earlier[click.label_index].append(click.index)
-            _CLOSE_TO_CLICK.add(self._close, 0, click.index, ())
+            self._mark_to_correct(click, prediction)
         return True
+
+    def _mark_to_correct(self, click: SimulatedClick, prediction: LabelTensor) -> None:
+        near = Box.around(click.index, self._click_reach).clip(self.label.shape).to_slices()
+        is_wrong = self.label[near] != prediction[near]
+        self._to_correct[near] |= is_wrong & (self.label[near] == click.label_index)
+        at = Box.around(click.index, 2).clip(self.label.shape).to_slices()
+        self._to_correct[at] = True
 
 
 class SampleClicker:
@@ -84,6 +92,7 @@ class SampleClicker:
         simulation: None for a network without clicks.
         label_count: labels of the model, background included.
         device: where samples go.
+        click_reach: how far a click is meant to correct, in voxels.
     """
 
     def __init__(
@@ -92,7 +101,9 @@ class SampleClicker:
         simulation: SimulationSettings | None,
         label_count: int,
         device: torch.device,
+        click_reach: int = 6,
     ) -> None:
+        self._click_reach = click_reach
         self._guidance = guidance
         self._simulation = simulation
         self._label_count = label_count
@@ -100,7 +111,7 @@ class SampleClicker:
 
     def __call__(self, sample: Sample) -> ClickedSample:
         if self._guidance is None or self._simulation is None:
-            return ClickedSample(sample, None, None, self._device)
+            return ClickedSample(sample, None, None, self._device, self._click_reach)
         user = SimulatedUser(
             self._simulation.strategy,
             self._simulation.stopping,
@@ -108,7 +119,7 @@ class SampleClicker:
             self._label_count,
         )
         encoder = build_encoder(self._guidance, sample.spacing_mm)
-        return ClickedSample(sample, encoder, user, self._device)
+        return ClickedSample(sample, encoder, user, self._device, self._click_reach)
 
 
 class BatchSource(ABC):

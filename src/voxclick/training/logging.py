@@ -66,6 +66,9 @@ class TrainingLog:
         """After a validation."""
         self._dice = result.dice
         self._update(step)
+        # also where no bar is shown, as in a cluster's log file
+        curve = " ".join(f"{dice:.3f}" for dice in result.dice)
+        self._progress.console.print(f"step {step}: Dice after 0, 1, … clicks {curve}")
         if self._writer is None:
             return
         for clicks, dice in enumerate(result.dice):

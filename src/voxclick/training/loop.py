@@ -152,7 +152,7 @@ class Trainer:
         loss = self.loss(
             output,
             torch.stack([sample.label for sample in batch]),
-            torch.stack([sample.near_clicks for sample in batch]),
+            torch.stack([sample.to_correct for sample in batch]),
         )
         if not math.isfinite(loss.item()):
             raise TrainingError(self._why_not_finite(batch, loss.item()))
@@ -205,6 +205,7 @@ class Trainer:
             self.settings.simulation,
             len(self.model_settings.labels),
             self.fabric.device,
+            self.settings.loss.click_reach,
         )
         return map(clicker, samples)
 

@@ -26,11 +26,11 @@ class SegmentationLoss(nn.Module):
         )
         self._click_weight = settings.click_weight
 
-    def forward(self, output: Tensor, label: Tensor, near_clicks: Tensor | None = None) -> Tensor:
+    def forward(self, output: Tensor, label: Tensor, to_correct: Tensor | None = None) -> Tensor:
         """Args:
         output: logits (batch, label, i, j, k), or (batch, depth, label, i, j, k).
         label: label indices (batch, i, j, k).
-        near_clicks: bool (batch, i, j, k), the voxels close to a click.
+        to_correct: bool (batch, i, j, k), what the clicks were meant to correct.
         """
         depths = output.unbind(dim=1) if output.ndim == 6 else (output,)
         weights = [0.5**depth for depth in range(len(depths))]
@@ -38,9 +38,9 @@ class SegmentationLoss(nn.Module):
             w * self._loss(o.float(), label[:, None]) for w, o in zip(weights, depths, strict=True)
         ]
         loss = torch.stack(terms).sum() / sum(weights)
-        if self._click_weight and near_clicks is not None and near_clicks.any():
-            at_clicks = depths[0].float().movedim(1, -1)[near_clicks]
+        if self._click_weight and to_correct is not None and to_correct.any():
+            at_clicks = depths[0].float().movedim(1, -1)[to_correct]
             loss = loss + self._click_weight * nn.functional.cross_entropy(
-                at_clicks, label[near_clicks].long()
+                at_clicks, label[to_correct].long()
             )
         return loss

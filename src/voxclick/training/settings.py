@@ -50,15 +50,17 @@ class LossSettings(_Settings):
     name: soft Dice, or soft Dice plus cross entropy.
     include_background: whether background counts as a label in the Dice part.
     squared_dice: squares in the Dice denominator, as the original has it.
-    click_weight: weight of an extra cross entropy over the voxels within 2 voxels of a click.
-        Without it a network may learn to overlook clicks, and a user who clicks the same error
-        again and again gets nowhere.
+    click_weight: weight of an extra cross entropy over what the clicks were meant to correct:
+        the voxels within 2 voxels of a click along each axis, and within `click_reach` the wrong
+        ones of its label. Without it a network may learn to overlook clicks.
+    click_reach: in voxels.
     """
 
     name: Literal["dice", "dice-ce"] = "dice-ce"
     include_background: bool = True
     squared_dice: bool = True
     click_weight: float = Field(default=0.0, ge=0)
+    click_reach: int = Field(default=6, ge=2)
 
 
 class TrainingSettings(_Settings):
