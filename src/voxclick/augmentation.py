@@ -207,8 +207,8 @@ def _cut(
     to_volume[:3, :3] = drawn.affine
     to_volume[:3, 3] = np.array(drawn.start) + centre - drawn.affine @ centre
     return (
-        _sample(image, to_volume, crop, "bilinear"),
-        _sample(label[None].float(), to_volume, crop, "nearest")[0].to(label.dtype),
+        _sample(image, to_volume, crop),
+        _sample_label(label, to_volume, crop),
     )
 
 
@@ -223,11 +223,21 @@ def _slice(volume: Tensor, crop: Index3, start: Index3) -> Tensor:
     return cut
 
 
+def _sample_label(label: LabelTensor, to_volume: NDArray[np.float64], crop: Index3) -> LabelTensor:
+    """The label with the largest share of each voxel, as `Preprocessing.prepare_label` has it."""
+    present = torch.unique(label)
+    shares = torch.stack([label == index for index in present]).float()
+    # beyond the volume every share is 0, and there is background
+    sampled = torch.cat([torch.zeros(1, *crop), _sample(shares, to_volume, crop)])
+    indices = torch.cat([present.new_zeros(1), present])
+    return indices[sampled.argmax(dim=0)]
+
+
 def _sample(
-    volume: Float[Tensor, "channel i j k"], to_volume: NDArray[np.float64], crop: Index3, mode: str
+    volume: Float[Tensor, "channel i j k"], to_volume: NDArray[np.float64], crop: Index3
 ) -> Tensor:
     layer = AffineTransform(
-        mode=mode,
+        mode="bilinear",
         padding_mode="zeros",
         normalized=False,
         align_corners=False,

@@ -49,6 +49,12 @@ class DataSettings(BaseModel):
         return self
 
 
+class _InferenceOnly(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inference: InferenceSettings
+
+
 class RunConfig(BaseModel):
     """Everything that decides what ``voxclick train`` makes.
 
@@ -120,6 +126,27 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _apply(values, override)
     return _validated(values, "--set")
+
+
+def override_inference(
+    stored: InferenceSettings, overrides: Sequence[str] | None
+) -> InferenceSettings:
+    """Change some of the settings with which volumes go through a model.
+
+    Args:
+        stored: the model's own.
+        overrides: ``inference.key=value`` with the value in YAML, applied in order.
+
+    Raises:
+        UsageError: an unknown or wrong entry.
+    """
+    values = _InferenceOnly(inference=stored).model_dump(mode="json")
+    for override in overrides or ():
+        _apply(values, override)
+    try:
+        return _InferenceOnly.model_validate(values).inference
+    except ValidationError as error:
+        raise UsageError(f"--set: {_problems(error)}") from error
 
 
 def save_config(config: RunConfig, path: Path) -> None:

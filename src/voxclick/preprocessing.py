@@ -214,13 +214,20 @@ class Preprocessing:
         source = volumes[0].geometry
         grids = Regridding.between(source, self.settings.spacing_mm)
         channels = [
-            _scale_intensity(_to_network(volume, grids, "bilinear"), scaling)
+            _scale_intensity(_to_network(_finite(volume), grids), scaling)
             for volume, scaling in zip(volumes, self.settings.intensity, strict=True)
         ]
         return PreparedImage(torch.stack(channels), _placed(grids, source), source, grids)
 
     def prepare_label(self, label_map: LabelMap, prepared: PreparedImage) -> LabelTensor:
-        """Bring a label map to the network's grid: uint8, each voxel the nearest one's label.
+        """Bring a label map to the network's grid.
+
+        Each label's share of a voxel is interpolated linearly and the largest wins, as in
+        nnU-Net: on the coarser grid that follows a surface better than the nearest voxel does.
+        Equal shares count as the label with the lower index.
+
+        Returns:
+            uint8 label indices.
 
         Raises:
             GeometryError: the label map does not lie on the image's grid.
@@ -230,7 +237,16 @@ class Preprocessing:
                 f"{_name(label_map, 'the label map')} lies on another grid than its image: "
                 f"{_grid(label_map.geometry)}, expected {_grid(prepared.source)}"
             )
-        return _to_network(label_map, prepared.regridding, "nearest").to(torch.uint8)
+        grids = prepared.regridding
+        if not grids.resamples:
+            return _to_network(label_map.voxels, grids).to(torch.uint8)
+        label = torch.zeros(grids.network.shape, dtype=torch.uint8)
+        largest = _to_network(label_map.voxels == 0, grids)
+        for index in np.unique(label_map.voxels[label_map.voxels > 0]).tolist():
+            share = _to_network(label_map.voxels == index, grids)
+            label[share > largest] = index
+            largest = torch.maximum(largest, share)
+        return label
 
     def restore(self, logits: LogitsTensor, prepared: PreparedImage) -> NDArray[np.uint8]:
         """Label every voxel of the file: linear interpolation of the logits, then their argmax.
@@ -307,14 +323,9 @@ def _placed(grids: Regridding, source: VolumeGeometry) -> VolumeGeometry:
     return VolumeGeometry(grids.network.shape, affine)
 
 
-def _to_network(volume: Volume, grids: Regridding, mode: Literal["bilinear", "nearest"]) -> Tensor:
-    """The voxels as float32 on the network's grid."""
-    image = torch.from_numpy(np.array(grids.orient(volume.voxels), dtype=np.float32, order="C"))
-    if not torch.isfinite(image).all():
-        raise UnsupportedImageError(
-            f"{_name(volume, 'the image')} holds NaN or infinite voxels; replace them first, as "
-            "read_volume does for files"
-        )
+def _to_network(voxels: NDArray[np.generic], grids: Regridding) -> Tensor:
+    """Voxels of the file as float32 on the network's grid, interpolated linearly."""
+    image = torch.from_numpy(np.array(grids.orient(voxels), dtype=np.float32, order="C"))
     if not grids.resamples:
         return image
     resampled = torch.empty(grids.network.shape)
@@ -322,9 +333,18 @@ def _to_network(volume: Volume, grids: Regridding, mode: Literal["bilinear", "ne
     for block in _blocks(grids.network.shape):
         window = _window_under(block, sampling, grids.oriented.shape)
         values = image[window.to_slices()][None].double()
-        (sampled,) = _interpolate(values, window, block, sampling, mode)
+        (sampled,) = _interpolate(values, window, block, sampling)
         resampled[block.to_slices()] = sampled.float()
     return resampled
+
+
+def _finite(volume: Volume) -> NDArray[np.generic]:
+    if not np.isfinite(volume.voxels).all():
+        raise UnsupportedImageError(
+            f"{_name(volume, 'the image')} holds NaN or infinite voxels; replace them first, as "
+            "read_volume does for files"
+        )
+    return volume.voxels
 
 
 def _label_block(logits: Tensor, grids: Regridding, block: Box) -> NDArray[np.integer] | int:
@@ -341,7 +361,7 @@ def _label_block(logits: Tensor, grids: Regridding, block: Box) -> NDArray[np.in
         return 0
     margins = values[1:].double() - values[:1].double()
     if grids.resamples:
-        margins = _interpolate(margins, window, block, sampling, "bilinear")
+        margins = _interpolate(margins, window, block, sampling)
     best, label = margins.max(dim=0)
     return torch.where(best > 0, label + 1, 0).cpu().numpy()
 
@@ -370,14 +390,8 @@ def _window_under(block: Box, sampling: NDArray[np.float64], shape: Index3) -> B
     return Box((i, j, k), (m + 1, n + 1, o + 1))
 
 
-def _interpolate(
-    values: Tensor,
-    window: Box,
-    block: Box,
-    sampling: NDArray[np.float64],
-    mode: Literal["bilinear", "nearest"],
-) -> Tensor:
-    """Sample (channel, i, j, k) values of a source window at the voxels of a target block.
+def _interpolate(values: Tensor, window: Box, block: Box, sampling: NDArray[np.float64]) -> Tensor:
+    """Sample (channel, i, j, k) values of a source window, linearly, at a target block's voxels.
 
     This is the layer inside MONAI's `SpatialResample`, which itself leaves out what it takes for
     an identity within 0.001: on one block of many that would tear the image.
@@ -387,7 +401,7 @@ def _interpolate(
     from_block[:3, 3] = block.start
     theta = torch.from_numpy(to_window @ sampling @ from_block).to(values)
     layer = AffineTransform(
-        mode=mode,
+        mode="bilinear",
         padding_mode="border",
         normalized=False,
         align_corners=False,

@@ -19,7 +19,9 @@ COMMANDS = ["demo", "phantom", "train", "evaluate", "segment"]
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_there(command, capsys):
     assert main([command, "--help"]) == 0
-    assert "--seed" in capsys.readouterr().out or command == "segment"
+    shown = capsys.readouterr().out
+    assert "--seed" in shown
+    assert "--device" in shown
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,27 @@ def test_evaluate_leaves_scores_summary_and_curve(protocol, trained_run, phantom
     found, truth = np.asarray(mask.dataobj) > 0, np.asarray(label.dataobj) > 0
     dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
     assert dice == pytest.approx(table.dice.iloc[-1], abs=1e-6)
+
+
+def test_evaluate_another_way_through_the_network(trained_run, phantom_folder, tmp_path):
+    ways = {
+        "windows": ["--set", "inference.overlap=0.5"],
+        "centre": ["--set", "inference.kind=one-pass", "--set", "inference.centre_crop=[8,8,8]"],
+    }
+    windows = {}
+    for name, arguments in ways.items():
+        out = tmp_path / name
+        assert evaluate(phantom_folder, trained_run, out, "--steps", "0", *arguments) == 0
+        windows[name] = pd.read_csv(out / "scores.csv").windows.iloc[0]
+        assert json.loads((out / "summary.json").read_text())["inference"]["kind"] == (
+            "one-pass" if name == "centre" else "sliding-windows"
+        )
+    assert windows["centre"] == 1 < windows["windows"]
+
+
+def test_evaluate_refuses_settings_that_are_not_of_inference(trained_run, phantom_folder, tmp_path):
+    arguments = ["--set", "training.epochs=3"]
+    assert evaluate(phantom_folder, trained_run, tmp_path / "out", *arguments) == 2
 
 
 def test_evaluation_repeats_itself(trained_run, phantom_folder, tmp_path):

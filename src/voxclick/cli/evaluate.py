@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from voxclick.cli.options import DeviceOption, SeedOption
+from voxclick.cli.options import DeviceOption, InferenceOverrides, SeedOption
 from voxclick.cli.progress import case_progress
+from voxclick.config import override_inference
 from voxclick.datasets import Case, check_cases, read_dataset
 from voxclick.errors import DatasetError
 from voxclick.evaluation.plots import plot_curve
@@ -49,6 +50,7 @@ def evaluate(
     save_masks: Annotated[
         bool, typer.Option("--save-masks", help="write the last mask of every case")
     ] = False,
+    overrides: InferenceOverrides = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -57,12 +59,13 @@ def evaluate(
     cases = choose_cases(data, split, loaded.settings.labels)[:limit]
     check_cases(cases, loaded.settings.labels, loaded.settings.channels)
     settings = EvaluationSettings(protocol=protocol, steps=steps, seed=seed)
+    inference = override_inference(loaded.settings.inference, overrides)
     out.mkdir(parents=True, exist_ok=True)
 
     scores: list[StepScore] = []
     with case_progress("evaluating", len(cases) * (steps + 1)) as on_step:
         for case in cases:
-            evaluated = evaluate_case(case, loaded, settings, on_step=on_step)
+            evaluated = evaluate_case(case, loaded, settings, inference, on_step)
             scores += evaluated.scores
             # after every case, so that an interrupted run leaves what it knows
             write_table(scores_table(scores), out / "scores.csv")
@@ -71,7 +74,11 @@ def evaluate(
                 masks.mkdir(exist_ok=True)
                 write_label_map(evaluated.last, masks / f"{case.name}.nii.gz")
     table = scores_table(scores)
-    summary = summarise(table, settings) | {"model": str(model), "data": str(data)}
+    summary = summarise(table, settings) | {
+        "model": str(model),
+        "data": str(data),
+        "inference": inference.model_dump(mode="json"),
+    }
     write_summary(summary, out / "summary.json")
     plot_curve(table, out / "curve.png", f"{protocol.value}, {len(cases)} cases")
     print_summary(summary, Console(highlight=False))
@@ -98,12 +105,17 @@ def choose_cases(data: Path, split: Split, labels: tuple[str, ...]) -> tuple[Cas
     return labelled
 
 
-def print_summary(summary: dict, console: Console) -> None:
-    """Mean Dice per step as a table."""
-    table = Table("step", "mean Dice", "spread over cases")
-    for step, (mean, spread) in enumerate(zip(summary["dice"], summary["dice_std"], strict=True)):
-        table.add_row(str(step), f"{mean:.4f}", f"± {spread:.4f}")
-    console.print(table)
+def print_summary(summary: dict[str, Any], console: Console) -> None:
+    """Mean Dice per step as a table, lesion-free cases in one of their own."""
+    lesion_free = summary.get("lesion_free", {"cases": 0})
+    with_lesions = {**summary, "cases": summary["cases"] - lesion_free["cases"]}
+    for part, title in ((with_lesions, "with lesions"), (lesion_free, "lesion-free")):
+        if not part["cases"]:
+            continue
+        table = Table("step", "mean Dice", "spread over cases", title=f"{part['cases']} {title}")
+        for step, (mean, spread) in enumerate(zip(part["dice"], part["dice_std"], strict=True)):
+            table.add_row(str(step), f"{mean:.4f}", f"± {spread:.4f}")
+        console.print(table)
     console.print(
         f"{summary['cases']} cases, {summary['seconds_per_step']:.2f} s and "
         f"{summary['windows_per_step']} windows a step"

@@ -11,3 +11,11 @@ DeviceOption = Annotated[
     typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one"),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="the same seed gives the same result")]
+InferenceOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="another way through the network than the model's own, e.g. inference.overlap=0.5; "
+        "may be repeated",
+    ),
+]

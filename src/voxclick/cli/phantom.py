@@ -11,6 +11,7 @@ from rich.console import Console
 from voxclick.cli.options import SeedOption
 from voxclick.cli.progress import case_progress
 from voxclick.datasets.phantom_folder import write_phantom_dataset
+from voxclick.model_files import resolve_device
 
 
 def phantom(
@@ -20,8 +21,12 @@ def phantom(
         float, typer.Option("--test-fraction", min=0, max=1, help="share that goes to imagesTs")
     ] = 0.2,
     seed: SeedOption = 0,
+    device: Annotated[
+        str, typer.Option("--device", help="as everywhere; phantoms are made on the CPU")
+    ] = "auto",
 ) -> None:
     """Write phantoms of whole-body FDG-PET in SUV, with exact lesion labels."""
+    resolve_device(device)
     with case_progress("phantoms", cases) as on_case:
         write_phantom_dataset(
             out, cases=cases, seed=seed, test_fraction=test_fraction, on_case=on_case

@@ -6,11 +6,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
-from voxclick.cli.options import DeviceOption
+from voxclick.cli.options import DeviceOption, InferenceOverrides
 from voxclick.clicks import Click, read_clicks
+from voxclick.config import override_inference
 from voxclick.errors import UsageError
 from voxclick.io import read_volume, write_label_map
 from voxclick.model_files import load_model
@@ -43,12 +45,18 @@ def segment(
         ClickSpace,
         typer.Option("--space", help="--click in voxels of the file, or in RAS or LPS mm"),
     ] = ClickSpace.voxel,
+    overrides: InferenceOverrides = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="as everywhere; segmenting draws nothing at random")
+    ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Segment IMAGE with MODEL, corrected by clicks; the mask lies on the image's own grid."""
+    torch.manual_seed(seed)
     loaded = load_model(model, device)
     volumes = [read_volume(path) for path in images]
-    session = InteractiveSession(loaded, volumes)
+    inference = override_inference(loaded.settings.inference, overrides)
+    session = InteractiveSession(loaded, volumes, inference)
     session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
     if clicks is not None:
         session.add(read_clicks(clicks))

@@ -27,11 +27,12 @@ def plot_curve(table: pd.DataFrame, path: Path, title: str) -> None:
     """Dice per step: every case as a thin line, the quartiles as a band, the mean in front.
 
     Args:
-        table: from `scores_table`; cases without foreground are left out.
+        table: from `scores_table`; cases without foreground are left out, unless all are.
         path: a PNG.
         title: above the axes.
     """
-    table = table.loc[~table.empty_label]
+    if not table.empty_label.all():
+        table = table.loc[~table.empty_label]
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for _, case in table.groupby("case"):

@@ -143,7 +143,10 @@ def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) ->
     # safetensors stores plain arrays; on a CPU the weights may lie channels last
     plain = with_memory_format(copy.deepcopy(network), torch.contiguous_format)
     try:
+        temporary.touch()  # safetensors keeps its own files to their owner
+        mode = temporary.stat().st_mode
         save_weights(plain, str(temporary), {METADATA_KEY: settings.model_dump_json()})
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

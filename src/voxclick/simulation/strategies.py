@@ -108,9 +108,14 @@ class LargestError(_Strategy):
     of a foreground label, or excess, which is missed background. The click carries that label.
     The deepest voxel has the largest distance in mm to the outside of the component; the
     generator decides between equals.
+
+    Attributes:
+        scatter: probability of any voxel of the component instead, each as likely as the others:
+            in training, for people do not always hit the middle. The protocol has 0.
     """
 
     name: Literal["largest-error"] = "largest-error"
+    scatter: float = Field(default=0.0, ge=0, le=1)
 
     def _choose(self, seen: Situation, generator: torch.Generator) -> list[SimulatedClick]:
         is_wrong = seen.label != seen.prediction
@@ -122,13 +127,13 @@ class LargestError(_Strategy):
         true_label_of_errors = (seen.label[box.to_slices()].short() + 1) * wrong_in_box
         clicked = _relative_to(box, itertools.chain.from_iterable(seen.clicked))
         component = largest_component(true_label_of_errors.cpu().numpy(), clicked)
-        deepest = _draw_deepest(
-            torch.from_numpy(component.mask),
-            seen.spacing_mm,
-            generator,
-            _relative_to(component.box, clicked),
-        )
-        index = _moved(_moved(deepest, component.box.start), box.start)
+        region = torch.from_numpy(component.mask)
+        clicked_inside = _relative_to(component.box, clicked)
+        if self.scatter and _draw_fraction(generator) < self.scatter:
+            voxel = _draw_uniform(_without_clicked(region, clicked_inside), generator)
+        else:
+            voxel = _draw_deepest(region, seen.spacing_mm, generator, clicked_inside)
+        index = _moved(_moved(voxel, component.box.start), box.start)
         return [SimulatedClick(component.value - 1, index)]
 
 

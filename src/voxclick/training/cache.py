@@ -25,7 +25,7 @@ from voxclick.io import read_label_map, read_volume
 from voxclick.preprocessing import Preprocessing, PreprocessingSettings
 from voxclick.types import ImageTensor, LabelTensor, Vector3
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Counts changes of what is stored."""
 
 _logger = logging.getLogger(__name__)

@@ -50,7 +50,7 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def average_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network that follows it as an exponential moving average.
+    """A copy of the network that follows it as an exponential moving average, buffers included.
 
     The decay rises from 0.1 towards its value, min(decay, (1 + n) / (10 + n)) after n updates, so
     that the random first weights are soon forgotten.
@@ -61,6 +61,9 @@ def average_weights(network: nn.Module, decay: float) -> AveragedModel:
         count = int(n)
         rate = 1 - min(decay, (1 + count) / (10 + count))
         for average, value in zip(averages, current, strict=True):
-            average.lerp_(value, rate)
+            if average.is_floating_point():
+                average.lerp_(value, rate)
+            else:  # a counter
+                average.copy_(value)
 
-    return AveragedModel(network, multi_avg_fn=follow, use_buffers=False)
+    return AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
