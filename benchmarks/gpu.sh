@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${OUT:?say where the results go: OUT=folder bash benchmarks/gpu.sh}"
-PYTHON=${PYTHON:-python3}
+export OUT PYTHON=${PYTHON:-python3}
 export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 mkdir -p "$OUT"
 failed=0
@@ -20,7 +20,8 @@ step() {
   [[ -z "${STEPS:-}" || " $STEPS " == *" $name "* ]] || return 0
   [[ -e "$OUT/$name.done" ]] && { echo "== $name: done already"; return 0; }
   echo "== $name"
-  if timeout 600 "$@" 2>&1 | tee "$OUT/$name.log"; then
+  # through bash, as a step may be one of the functions below
+  if timeout 600 bash -c '"$@"' step "$@" 2>&1 | tee "$OUT/$name.log"; then
     touch "$OUT/$name.done"
   else
     echo "== $name failed"
@@ -37,6 +38,7 @@ train_phantom_weights() {
     "$PYTHON" -m voxclick train "$data" --out "$run" --config configs/phantom-pet.yaml --device cuda
   fi
 }
+export -f train_phantom_weights
 
 step environment "$PYTHON" -c 'import torch, monai; print(torch.__version__, monai.__version__, torch.cuda.get_device_name(), torch.cuda.mem_get_info())'
 step tests "$PYTHON" -m pytest -m gpu -q tests/gpu

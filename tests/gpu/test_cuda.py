@@ -56,7 +56,9 @@ def test_distances_agree_with_the_cpu():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("strategy", [LargestError(), Corrective()])
+@pytest.mark.parametrize(
+    "strategy", [LargestError(), Corrective(), Corrective(weighting="border-distance")]
+)
 def test_the_same_seed_clicks_the_same_voxels(strategy):
     label, prediction = blobs(1), blobs(2)
     clicks = []

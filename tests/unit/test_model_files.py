@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from voxclick.errors import ModelFileError, UsageError
@@ -43,12 +44,17 @@ def model_file(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def test_weights_and_settings_come_back(tmp_path):
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_weights_and_settings_come_back(norm, tmp_path):
     torch.manual_seed(1)
-    network = settings().build_network().eval()
-    save_model(tmp_path / "m.safetensors", settings(), network)
+    options = {**NETWORK.options, "norm": norm}
+    written = settings(network=NETWORK.model_copy(update={"options": options}))
+    network = written.build_network()
+    network(torch.rand(2, 3, 16, 16, 16))  # batch norm's statistics are weights too
+    network.eval()
+    save_model(tmp_path / "m.safetensors", written, network)
     loaded = load_model(tmp_path / "m.safetensors", "cpu")
-    assert loaded.settings.model_dump(mode="json") == settings().model_dump(mode="json")
+    assert loaded.settings.model_dump(mode="json") == written.model_dump(mode="json")
     assert read_model_settings(tmp_path / "m.safetensors") == loaded.settings
     volume = torch.rand(1, 3, 16, 16, 16)
     with torch.no_grad():
@@ -121,6 +127,15 @@ def test_weights_of_another_size_are_refused(model_file):
         load_model(model_file)
 
 
+def test_a_file_that_lacks_weights_is_refused(model_file):
+    with safe_open(model_file, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in list(file.keys())[1:]}
+    save_file(tensors, model_file, metadata)
+    with pytest.raises(ModelFileError, match=r"missing, none too many"):
+        load_model(model_file)
+
+
 def test_a_truncated_file_is_refused(model_file):
     model_file.write_bytes(model_file.read_bytes()[:-100])
     with pytest.raises(ModelFileError, match=r"model\.safetensors"):
@@ -128,8 +143,6 @@ def test_a_truncated_file_is_refused(model_file):
 
 
 def test_metadata_says_what_its_use_needs(model_file):
-    from safetensors import safe_open
-
     with safe_open(model_file, framework="pt") as file:
         stored = json.loads(file.metadata()["voxclick"])
     assert set(stored) == set(ModelSettings.model_fields)

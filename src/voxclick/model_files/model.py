@@ -6,7 +6,6 @@ the key ``voxclick``. Reading it runs no code from the file.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model as load_weights
+from safetensors.torch import load_file
 from safetensors.torch import save_model as save_weights
 from torch import nn
 
@@ -27,7 +26,6 @@ from voxclick.networks import (
     build_network,
     lay_out_for,
     window_multiple,
-    with_memory_format,
 )
 from voxclick.preprocessing import PreprocessingSettings
 from voxclick.sliding_window import InferenceSettings, SlidingWindows, VolumeInference
@@ -140,12 +138,10 @@ def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) ->
     """Write a model file; an older one of that name is replaced only when all is written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # safetensors stores plain arrays; on a CPU the weights may lie channels last
-    plain = with_memory_format(copy.deepcopy(network), torch.contiguous_format)
     try:
         temporary.touch()  # safetensors keeps its own files to their owner
         mode = temporary.stat().st_mode
-        save_weights(plain, str(temporary), {METADATA_KEY: settings.model_dump_json()})
+        save_weights(network, str(temporary), {METADATA_KEY: settings.model_dump_json()})
         temporary.chmod(mode)
         temporary.replace(path)
     finally:
@@ -166,7 +162,7 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Model:
     settings = read_model_settings(path)
     network = settings.build_network()
     try:
-        missing, unexpected = load_weights(network, str(path), strict=False)
+        missing, unexpected = _load_weights(network, path)
     except (SafetensorError, RuntimeError) as error:
         raise ModelFileError(f"{path}: the weights do not fit: {_first_line(error)}") from error
     if missing or unexpected:
@@ -207,6 +203,19 @@ def read_model_settings(path: str | Path) -> ModelSettings:
             f"{path}: its metadata is damaged or of a newer voxclick: "
             f"{_first_line(error.errors()[0]['msg'])}"
         ) from error
+
+
+def _load_weights(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
+    """Load what a file holds; returns the names that it lacks, and those that are too many.
+
+    A tensor with several names, of which DynUNet has many, is stored under one of them.
+    safetensors' own `load_model` does not see that through batch norm's counters.
+    """
+    stored = load_file(path)
+    missing, unexpected = network.load_state_dict(stored, strict=False)
+    places = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}
+    loaded = {places[name] for name in stored if name in places}
+    return [name for name in missing if places[name] not in loaded], list(unexpected)
 
 
 def _first_line(error: object) -> str:
