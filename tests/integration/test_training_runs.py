@@ -83,6 +83,13 @@ def test_a_finished_run_is_not_overwritten(trained_run, phantom_folder, config_f
     assert "holds a run already" in capsys.readouterr().err
 
 
+def test_limit_trains_on_the_first_cases_by_name(phantom_folder, config_file, tmp_path, capsys):
+    arguments = ["train", str(phantom_folder), "--config", str(config_file), "--limit", "1"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    assert "1 cases" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["data"]["limit"] == 1
+
+
 def test_cross_validation_and_a_run_without_clicks(phantom_folder, config_file, tmp_path):
     code = train(
         phantom_folder,

@@ -12,8 +12,8 @@ import pytest
 from voxclick.datasets import (
     Case,
     check_cases,
+    first_by_name,
     k_folds,
-    limit,
     read_dataset,
     train_validation_split,
 )
@@ -245,8 +245,8 @@ def test_every_case_is_validated_in_exactly_one_fold():
         k_folds(cases, 10, seed=0)
 
 
-def test_limit_takes_the_first_by_name():
-    assert names(limit(some_cases("ABCD")[::-1], 2)) == ["c00", "c01"]
+def test_the_first_by_name():
+    assert names(first_by_name(some_cases("ABCD")[::-1], 2)) == ["c00", "c01"]
 
 
 def test_real_folders_are_read(data_root):

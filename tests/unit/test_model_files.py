@@ -15,7 +15,7 @@ from voxclick.errors import ModelFileError, UsageError
 from voxclick.guidance import DiskGuidance
 from voxclick.model_files import ModelSettings, load_model, save_model
 from voxclick.model_files.model import read_model_settings
-from voxclick.networks import NetworkSettings
+from voxclick.networks import NetworkSettings, lay_out_for
 from voxclick.preprocessing import PercentileScaling, PreprocessingSettings
 from voxclick.sliding_window import SlidingWindows
 
@@ -49,7 +49,8 @@ def test_weights_and_settings_come_back(norm, tmp_path):
     torch.manual_seed(1)
     options = {**NETWORK.options, "norm": norm}
     written = settings(network=NETWORK.model_copy(update={"options": options}))
-    network = written.build_network()
+    # as it is trained: on a CPU with channels last
+    network = lay_out_for(written.build_network(), torch.device("cpu"))
     network(torch.rand(2, 3, 16, 16, 16))  # batch norm's statistics are weights too
     network.eval()
     save_model(tmp_path / "m.safetensors", written, network)

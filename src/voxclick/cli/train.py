@@ -14,8 +14,8 @@ from voxclick.datasets import (
     Case,
     Dataset,
     check_cases,
+    first_by_name,
     k_folds,
-    limit,
     read_dataset,
     train_validation_split,
 )
@@ -31,6 +31,9 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="key=value, e.g. training.epochs=50; may be repeated"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="only so many training cases")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run in --out, exactly")
@@ -51,16 +54,17 @@ def train(
     """
     folder = RunFolder(out)
     if resume:
-        if config is not None or overrides or seed is not None:
+        if config is not None or overrides or limit is not None or seed is not None:
             raise UsageError(
-                "--resume goes on with the run's own config.yaml; leave --config, --set and "
-                "--seed away, or start a new run in another folder"
+                "--resume goes on with the run's own config.yaml; leave --config, --set, --limit "
+                "and --seed away, or start a new run in another folder"
             )
         run = load_config(folder.config)
     else:
         folder.refuse_to_overwrite()
-        seed_override = [] if seed is None else [f"seed={seed}"]
-        run = load_config(config, [*(overrides or []), *seed_override])
+        options = {"data.limit": limit, "seed": seed}
+        given = [f"{key}={value}" for key, value in options.items() if value is not None]
+        run = load_config(config, [*(overrides or []), *given])
 
     dataset = read_dataset(data, run.data.labels)
     settings = run.model_settings(dataset)
@@ -91,7 +95,7 @@ def split(dataset: Dataset, run: RunConfig) -> tuple[tuple[Case, ...], tuple[Cas
     """Training and validation cases of a run."""
     cases = tuple(case for case in dataset.train if case.label is not None)
     if run.data.limit is not None:
-        cases = limit(cases, run.data.limit)
+        cases = first_by_name(cases, run.data.limit)
     if run.data.folds is not None:
         return k_folds(cases, run.data.folds, run.seed)[run.data.fold]
     return train_validation_split(cases, run.data.validation_fraction, run.seed)

@@ -46,7 +46,7 @@ def k_folds(cases: Sequence[Case], folds: int, seed: int) -> list[Split]:
     return [_split(cases, set(groups[fold::folds])) for fold in range(folds)]
 
 
-def limit(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
+def first_by_name(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
     """The first cases by name."""
     return tuple(sorted(cases, key=lambda case: case.name)[:count])
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from safetensors.torch import save_model as save_weights
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from voxclick.clicks.click import BACKGROUND
 from voxclick.errors import ModelFileError, UsageError
@@ -141,7 +140,7 @@ def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) ->
     try:
         temporary.touch()  # safetensors keeps its own files to their owner
         mode = temporary.stat().st_mode
-        save_weights(network, str(temporary), {METADATA_KEY: settings.model_dump_json()})
+        save_file(_weights(network), temporary, {METADATA_KEY: settings.model_dump_json()})
         temporary.chmod(mode)
         temporary.replace(path)
     finally:
@@ -205,12 +204,20 @@ def read_model_settings(path: str | Path) -> ModelSettings:
         ) from error
 
 
-def _load_weights(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
-    """Load what a file holds; returns the names that it lacks, and those that are too many.
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    """Every tensor once, under the first of its names: DynUNet gives most of them several.
 
-    A tensor with several names, of which DynUNet has many, is stored under one of them.
-    safetensors' own `load_model` does not see that through batch norm's counters.
+    safetensors has `save_model` and `load_model` for that, but the one fails where channels come
+    last, and the other does not see batch norm's counters.
     """
+    weights: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in network.state_dict().items():
+        weights.setdefault(tensor.data_ptr(), (name, tensor.contiguous()))
+    return dict(weights.values())
+
+
+def _load_weights(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
+    """Load what `_weights` stored; returns the names that are missing, and those too many."""
     stored = load_file(path)
     missing, unexpected = network.load_state_dict(stored, strict=False)
     places = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}

@@ -1,6 +1,6 @@
 """Networks by name: MONAI's DynUNet in the field's sizes, and a place for a user's own."""
 
-from voxclick.networks.channels_last import lay_out_for, with_memory_format
+from voxclick.networks.channels_last import lay_out_for
 from voxclick.networks.registry import (
     NetworkSettings,
     build_network,
@@ -16,5 +16,4 @@ __all__ = [
     "list_networks",
     "register_network",
     "window_multiple",
-    "with_memory_format",
 ]

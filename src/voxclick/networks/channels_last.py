@@ -51,10 +51,5 @@ def lay_out_for(network: nn.Module, device: torch.device) -> nn.Module:
         for name, child in parent.named_children():
             if type(child) is nn.InstanceNorm3d and not child.track_running_stats:
                 setattr(parent, name, ChannelsLastInstanceNorm3d.like(child))
-    return with_memory_format(network, torch.channels_last_3d)
-
-
-def with_memory_format(network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
-    """Lay the weights of 3D convolutions out in this order; returns the network itself."""
     # the overload is missing from PyTorch's annotations
-    return network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+    return network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
