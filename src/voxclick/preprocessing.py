@@ -242,7 +242,7 @@ class Preprocessing:
             return _to_network(label_map.voxels, grids).to(torch.uint8)
         label = torch.zeros(grids.network.shape, dtype=torch.uint8)
         largest = _to_network(label_map.voxels == 0, grids)
-        for index in np.unique(label_map.voxels[label_map.voxels > 0]).tolist():
+        for index in np.setdiff1d(label_map.voxels, 0).tolist():
             share = _to_network(label_map.voxels == index, grids)
             label[share > largest] = index
             largest = torch.maximum(largest, share)

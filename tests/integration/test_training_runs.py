@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from voxclick.cli.main import main
 from voxclick.model_files import load_model
+from voxclick.training.loop import Trainer
+from voxclick.training.losses import SegmentationLoss
 
 
 def train(data: Path, run: Path, config: Path, *more: str) -> int:
@@ -120,6 +122,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_reason(
     assert "learning_rate" in message
 
 
+def test_infinite_weights_are_never_saved(
+    phantom_folder, config_file, tmp_path, monkeypatch, capsys
+):
+    """A root at zero is 0 and its slope infinite: the loss of this only step tells nothing."""
+
+    def root_at_zero(self, output, label, to_correct):
+        return torch.sqrt(output.mean() - output.mean().detach())
+
+    monkeypatch.setattr(SegmentationLoss, "forward", root_at_zero)
+    run = tmp_path / "run"
+    assert train(phantom_folder, run, config_file, "--set", "training.steps_per_epoch=1") == 1
+    assert "weights became infinite" in capsys.readouterr().err
+    assert not (run / "last.ckpt").exists()
+    assert not (run / "model.safetensors").exists()
+
+
+def test_without_validation_every_epoch_leaves_its_model(
+    phantom_folder, config_file, tmp_path, monkeypatch
+):
+    saved = []
+    monkeypatch.setattr(Trainer, "_save_model", lambda self: saved.append(1))
+    assert train(phantom_folder, tmp_path / "run", config_file) == 0
+    assert len(saved) == 3
+
+
 def test_a_checkpoint_of_another_network_is_refused(trained_run, phantom_folder, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
@@ -131,14 +158,39 @@ def test_a_checkpoint_of_another_network_is_refused(trained_run, phantom_folder,
     assert "does not fit this run's configuration" in capsys.readouterr().err
 
 
-def test_two_processes_train_together(phantom_folder, config_file, tmp_path):
-    run = tmp_path / "run"
+def train_in_two_processes(phantom_folder, config_file, run, *more):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=29517", "-m", "voxclick", "train", str(phantom_folder)]
-    command += ["--out", str(run), "--config", str(config_file), "--device", "cpu"]
-    command += ["--devices", "2", "--set", "data.validation_fraction=0.34"]
+    command += ["--out", str(run), "--config", str(config_file), "--device", "cpu", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_two_processes_train_one_network(phantom_folder, config_file, tmp_path):
+    """Two processes with half the batch learn what one learns: gradients are averaged.
+
+    Plain gradient descent would show equal weights; Adam's first step is the sign of the mean
+    gradient, which two unsynchronised processes would not share either.
+    """
+    split = ["--set", "data.validation_fraction=0.34"]
+    finished = train_in_two_processes(phantom_folder, config_file, tmp_path / "two", *split)
     assert finished.returncode == 0, finished.stderr
-    assert load_model(run / "model.safetensors", "cpu").settings.channels == ("PET",)
-    assert torch.load(run / "last.ckpt", weights_only=True)["best_dice"] is not None
+    assert finished.stderr.count("Dice after 0, 1") + finished.stdout.count("3 epochs") > 0
+    checkpoint = torch.load(tmp_path / "two/last.ckpt", weights_only=True)
+    assert checkpoint["best_dice"] is not None
+    assert train(phantom_folder, tmp_path / "one", config_file, *split) == 0
+    alone = torch.load(tmp_path / "one/last.ckpt", weights_only=True)
+    # another process took part: the weights are not those that the first one makes alone
+    name = next(iter(alone["network"]))
+    assert not torch.equal(alone["network"][name], checkpoint["network"][name])
+    # and only the first process spoke
+    assert finished.stdout.count("3 epochs") == 1
+
+
+def test_a_wrong_number_of_processes_is_refused(phantom_folder, config_file, tmp_path):
+    finished = train_in_two_processes(
+        phantom_folder, config_file, tmp_path / "run", "--devices", "3"
+    )
+    assert finished.returncode != 0
+    assert "2 processes were started, but --devices 3" in finished.stderr
+    assert not (tmp_path / "run" / "last.ckpt").exists()

@@ -58,6 +58,15 @@ def test_numbers_of_lesions_stay_within_what_was_asked():
     assert not make_phantom(0, PhantomSettings(lesions=(0, 0))).lesions
 
 
+def test_lesions_stay_within_the_volumes_and_uptakes_that_were_asked_for():
+    settings = PhantomSettings(region="torso", spacing_mm=(5, 5, 5), lesions=(12, 20))
+    lesions = [lesion for seed in range(6) for lesion in make_phantom(seed, settings).lesions]
+    assert len(lesions) > 40
+    assert all(0.2 <= lesion.volume_ml <= 150 for lesion in lesions)
+    # the texture varies the uptake by 15 %, and a dead middle lowers the mean
+    assert all(0.5 <= lesion.suv <= 25 * 1.1 for lesion in lesions)
+
+
 def test_some_phantoms_are_lesion_free_and_most_are_not():
     settings = PhantomSettings(region="torso", spacing_mm=(8, 8, 8))
     free = sum(not make_phantom(seed, settings).lesions for seed in range(60))

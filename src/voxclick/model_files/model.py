@@ -6,10 +6,10 @@ the key ``voxclick``. Reading it runs no code from the file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from voxclick.clicks.click import BACKGROUND
 from voxclick.errors import ModelFileError, UsageError
+from voxclick.files import replace_when_written
 from voxclick.guidance import GuidanceSettings
 from voxclick.networks import (
     NetworkSettings,
@@ -30,7 +31,7 @@ from voxclick.preprocessing import PreprocessingSettings
 from voxclick.sliding_window import InferenceSettings, SlidingWindows, VolumeInference
 
 METADATA_KEY = "voxclick"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 
 class ModelSettings(BaseModel):
@@ -54,7 +55,7 @@ class ModelSettings(BaseModel):
     guidance: GuidanceSettings | None
     network: NetworkSettings
     inference: InferenceSettings
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[1] = FORMAT_VERSION
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSettings:
@@ -136,15 +137,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) -> None:
     """Write a model file; an older one of that name is replaced only when all is written."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replace_when_written(path) as temporary:
         temporary.touch()  # safetensors keeps its own files to their owner
         mode = temporary.stat().st_mode
         save_file(_weights(network), temporary, {METADATA_KEY: settings.model_dump_json()})
         temporary.chmod(mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_model(path: str | Path, device: str | torch.device = "auto") -> Model:
@@ -159,7 +156,10 @@ def load_model(path: str | Path, device: str | torch.device = "auto") -> Model:
     """
     path = Path(path)
     settings = read_model_settings(path)
-    network = settings.build_network()
+    try:
+        network = settings.build_network()
+    except (UsageError, TypeError) as error:  # a builder of one's own takes other options
+        raise ModelFileError(f"{path}: {error}") from error
     try:
         missing, unexpected = _load_weights(network, path)
     except (SafetensorError, RuntimeError) as error:
@@ -199,9 +199,12 @@ def read_model_settings(path: str | Path) -> ModelSettings:
         return ModelSettings.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise ModelFileError(
-            f"{path}: its metadata is damaged or of a newer voxclick: "
+            f"{path}: its metadata is damaged or of a newer voxclick, which would be needed: "
+            f"{'.'.join(map(str, error.errors()[0]['loc']))}: "
             f"{_first_line(error.errors()[0]['msg'])}"
         ) from error
+    except UsageError as error:
+        raise ModelFileError(f"{path}: {error}") from error
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:

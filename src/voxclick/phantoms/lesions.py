@@ -115,12 +115,14 @@ def _paint_lesion(
     level[np.logical_or(taken, ~body[box.to_slices()])] = np.inf
     voxel_ml = float(np.prod(canvas.spacing_mm)) / 1000
     inside = _lowest_component(level, max(1, round(wanted_ml / voxel_ml)))
-    if inside is None or inside.sum() * voxel_ml < 0.5 * wanted_ml:
+    if inside is None or inside.sum() * voxel_ml < max(0.5 * wanted_ml, smallest):
         return None
 
     uptake = canvas.suv[box.to_slices()]
-    around = float(np.median(uptake[inside]))
-    suv = max(suv, 1.4 * around)  # colder than its surroundings it would be no lesion on PET
+    # colder than its surroundings it would be no lesion on PET
+    suv = max(suv, 1.4 * float(np.median(uptake[inside])))
+    if suv > high:
+        return None
     texture = suv * (1 + 0.15 * smooth_noise(box.shape, 1.2, generator))
     if wanted_ml > 15 and generator.random() < 0.4:
         depth = np.asarray(distance_transform_edt(inside, sampling=canvas.spacing_mm))

@@ -16,7 +16,8 @@ class PhantomSettings(BaseModel):
     lesions: fewest and most; what is drawn may be less where no room is left.
     lesion_free_fraction: share of the phantoms without any lesion (0 if `lesions` asks for some).
     lesion_volume_ml: smallest and largest.
-    lesion_suv: smallest and largest mean uptake before the scanner's blur.
+    lesion_suv: smallest and largest uptake of the living part, before its texture and the
+        scanner's blur; the dead middle of a large lesion has less.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

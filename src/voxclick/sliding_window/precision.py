@@ -16,7 +16,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     if precision != "auto":
         return getattr(torch, precision)
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # is_bf16_supported() would count emulation too
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if has_bfloat16 else torch.float16
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
         return torch.bfloat16
     return torch.float32

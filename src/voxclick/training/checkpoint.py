@@ -5,7 +5,6 @@ Random numbers need no state: every epoch draws from the seed and its own number
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +13,13 @@ from typing import Any
 import torch
 
 from voxclick.errors import TrainingError
+from voxclick.files import replace_when_written
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values; an older file is replaced only when all is written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replace_when_written(path) as temporary:
         torch.save(dict(state), temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -64,13 +64,13 @@ class TrainingLog:
 
     def validation(self, step: int, result: ValidationResult) -> None:
         """After a validation."""
+        if self._writer is None:
+            return
         self._dice = result.dice
         self._update(step)
         # also where no bar is shown, as in a cluster's log file
         curve = " ".join(f"{dice:.3f}" for dice in result.dice)
         self._progress.console.print(f"step {step}: Dice after 0, 1, … clicks {curve}")
-        if self._writer is None:
-            return
         for clicks, dice in enumerate(result.dice):
             self._writer.add_scalar(f"dice/after {clicks:02d} clicks", dice, step)
         self._writer.add_scalar("dice/mean over clicks", result.mean_dice, step)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric, seed_everything
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -52,7 +54,7 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains one network.
+    """Trains one network, once.
 
     Args:
         settings: of the training.
@@ -134,14 +136,16 @@ class Trainer:
                     loss = self._learn(batches, schedule)
                     rate = float(schedule.get_last_lr()[0])
                     log.step(epoch * steps_per_epoch + step + 1, loss, rate)
+                self._check_weights()
                 is_last = epoch + 1 == self.settings.epochs
                 if held_out and (is_last or (epoch + 1) % self.settings.validate_every == 0):
                     result = self._validate(held_out)
                     log.validation((epoch + 1) * steps_per_epoch, result)
                     self._keep_if_best(result)
-                elif not held_out and is_last:
+                elif not held_out:
                     self._save_model()
                 self._save_checkpoint(schedule, epoch + 1)
+        self._leave_together()
         return TrainingResult(self.best_dice)
 
     def _learn(self, batches: BatchSource, schedule: LambdaLR) -> float:
@@ -276,6 +280,17 @@ class Trainer:
                 f"{path}: does not fit this run's configuration: {str(error).splitlines()[0]}"
             ) from error
 
+    def _leave_together(self) -> None:
+        """A process that ends while others still wait for it would take them down."""
+        self.fabric.barrier()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _check_weights(self) -> None:
+        """Nothing that is not finite may be saved: the last step's gradient can be at fault."""
+        if not all(weights.isfinite().all() for weights in self.network.parameters()):
+            raise TrainingError(f"training ended early: weights became infinite; {self._advice}")
+
     def _steps_per_epoch(self, cases: int) -> int:
         if self.settings.steps_per_epoch is not None:
             return self.settings.steps_per_epoch
@@ -285,9 +300,14 @@ class Trainer:
         cases = ", ".join(sorted({sample.case for sample in batch}))
         return (
             f"training ended early: the loss became {loss} while learning {cases}; look at these "
-            "images for values far out of range, or lower training.optimizer.learning_rate, or "
-            "set training.precision=float32. The best model and the last checkpoint are kept in "
-            f"{self.folder.path}"
+            f"images for values far out of range, or {self._advice}"
+        )
+
+    @property
+    def _advice(self) -> str:
+        return (
+            "lower training.optimizer.learning_rate, or set training.precision=float32; what "
+            f"earlier epochs saved is kept in {self.folder.path}"
         )
 
 
@@ -312,13 +332,38 @@ def _build_fabric(settings: TrainingSettings, device: str, devices: int, nodes: 
         torch.bfloat16: "bf16-mixed",
         torch.float16: "16-mixed",
     }
-    one_gpu = [target.index] if target.index is not None else devices
+    if target.index is not None and devices > 1:
+        raise UsageError(f"--device {device} is one device, but --devices says {devices}")
+    devices, nodes = _processes(devices, nodes)
     return Fabric(
         accelerator=target.type,
-        devices=one_gpu,
+        devices=devices if target.index is None else [target.index],
         num_nodes=nodes,
         precision=precisions[dtype],
     )
+
+
+def _processes(devices: int, nodes: int) -> tuple[int, int]:
+    """Processes per machine and machines, as torchrun or Slurm started them.
+
+    Raises:
+        UsageError: that is not what was asked for; every process would train by itself.
+    """
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        started = int(os.environ["WORLD_SIZE"])
+        if devices == nodes == 1:
+            devices, nodes = here, started // here
+    elif os.environ.get("SLURM_JOB_NAME") not in (None, "bash", "interactive"):
+        started = int(os.environ.get("SLURM_NTASKS", 1))
+    else:
+        return devices, nodes
+    if devices * nodes != started:
+        raise UsageError(
+            f"{started} processes were started, but --devices {devices} on --nodes {nodes} makes "
+            f"{devices * nodes}; start as many as these say"
+        )
+    return devices, nodes
 
 
 def _check(settings: TrainingSettings, model_settings: ModelSettings) -> None:
