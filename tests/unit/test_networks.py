@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from voxclick.networks import (
     build_network,
     list_networks,
     register_network,
+    registry,
     window_multiple,
 )
 from voxclick.networks.registry import _own_networks
@@ -86,3 +89,20 @@ def test_a_network_of_ones_own(monkeypatch):
     assert window_multiple(settings) == (2, 2, 2)
     with pytest.raises(UsageError, match="exists already"):
         register_network("dynunet", nn.Conv3d)
+
+
+def test_installed_packages_are_asked_for_a_name_that_is_not_known(monkeypatch):
+    monkeypatch.setattr(registry, "_own_networks", {})
+    group = registry.ENTRY_POINTS
+    point = EntryPoint("mine", f"{__name__}:register_installed_network", group)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    registry._register_installed.cache_clear()
+    settings = NetworkSettings(name="installed")
+    assert window_multiple(settings) == (4, 4, 4)
+    assert isinstance(build_network(settings, 3, 2), nn.Conv3d)
+    with pytest.raises(UsageError, match="no network named 'other'"):
+        build_network(NetworkSettings(name="other"), 3, 2)
+
+
+def register_installed_network():
+    register_network("installed", lambda i, o: nn.Conv3d(i, o, 1), (4, 4, 4))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -41,6 +43,10 @@ class _OwnNetwork:
 
 _own_networks: dict[str, _OwnNetwork] = {}
 
+ENTRY_POINTS = "voxclick.networks"
+"""Entry points of this group are called, without arguments, when a name is not known yet: there
+installed packages call `register_network`, and the commands know their networks."""
+
 
 def register_network(
     name: str, builder: NetworkBuilder, window_multiple: Index3 = (1, 1, 1)
@@ -76,7 +82,7 @@ def build_network(settings: NetworkSettings, in_channels: int, out_channels: int
     Raises:
         UsageError: unknown name, or options that the network does not take.
     """
-    own = _own_networks.get(settings.name)
+    own = _find_own(settings.name)
     if own is not None:
         return own.builder(in_channels, out_channels, **settings.options)
     return build_dynunet(in_channels, out_channels, _dynunet_options(settings))
@@ -84,10 +90,22 @@ def build_network(settings: NetworkSettings, in_channels: int, out_channels: int
 
 def window_multiple(settings: NetworkSettings) -> Index3:
     """Windows for this network must have a multiple of this many voxels along (i, j, k)."""
-    own = _own_networks.get(settings.name)
+    own = _find_own(settings.name)
     if own is not None:
         return own.window_multiple
     return dynunet_multiple(_dynunet_options(settings))
+
+
+def _find_own(name: str) -> _OwnNetwork | None:
+    if name not in list_networks():
+        _register_installed()
+    return _own_networks.get(name)
+
+
+@cache
+def _register_installed() -> None:
+    for entry_point in entry_points(group=ENTRY_POINTS):
+        entry_point.load()()
 
 
 def _dynunet_options(settings: NetworkSettings) -> DynUNetOptions:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import cc3d
 import numpy as np
@@ -17,10 +16,6 @@ from torch import Tensor
 
 from voxclick.geometry.box import Box
 from voxclick.types import Index3, LabelTensor
-
-Connectivity: TypeAlias = Literal[6, 18, 26]
-"""Voxels are neighbours across faces (6), also edges (18), also corners (26)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Component:
@@ -47,13 +42,6 @@ def missed_region(
     return (label == label_index) & (prediction != label_index)
 
 
-def excess_region(
-    label: LabelTensor, prediction: LabelTensor, label_index: int
-) -> Bool[Tensor, "i j k"]:
-    """The voxels that were predicted as this label and are another."""
-    return (prediction == label_index) & (label != label_index)
-
-
 def dice_of_label(label: LabelTensor, prediction: LabelTensor, label_index: int) -> float:
     """2 |P ∩ L| / (|P| + |L|) of one label; 1 where it is in neither."""
     is_label = label == label_index
@@ -74,11 +62,9 @@ def bounding_box(region: Bool[Tensor, "i j k"]) -> Box | None:
 
 
 def largest_component(
-    regions: NDArray[np.integer],
-    clicked: Collection[Index3] = (),
-    connectivity: Connectivity = 26,
+    regions: NDArray[np.integer], clicked: Collection[Index3] = ()
 ) -> Component:
-    """The connected region of one non-zero value with the most voxels.
+    """The 26-connected region of one non-zero value with the most voxels.
 
     Args:
         regions: shape (i, j, k), not all zero; voxels of different values do not connect.
@@ -91,7 +77,7 @@ def largest_component(
     Raises:
         ValueError: `regions` is zero everywhere.
     """
-    components = cc3d.connected_components(regions, connectivity=connectivity)
+    components = cc3d.connected_components(regions, connectivity=26)
     statistics = cc3d.statistics(components)
     sizes = statistics["voxel_counts"].astype(np.int64)
     sizes[0] = 0  # the voxels outside all regions
