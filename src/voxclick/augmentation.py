@@ -7,18 +7,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from monai.networks.layers import AffineTransform, GaussianFilter
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+)
 from torch import Tensor
 
 from voxclick.types import ImageTensor, Index3, LabelTensor
 
 Range = tuple[float, float]
+
+
+def _ordered(limits: Range) -> Range:
+    if limits[0] > limits[1]:
+        raise ValueError(f"the smaller limit comes first, got {limits}")
+    return limits
+
+
+_Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
+_Sigmas = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], AfterValidator(_ordered)]
 
 
 class AugmentationSettings(BaseModel):
@@ -46,13 +64,13 @@ class AugmentationSettings(BaseModel):
     rotate90_probability: float = Field(default=0.5, ge=0, le=1)
     affine_probability: float = Field(default=0.0, ge=0, le=1)
     rotation_degrees: float = Field(default=17.0, ge=0)
-    zoom: Range = (0.75, 1.3)
+    zoom: _Factors = (0.75, 1.3)
     intensity_probability: float = Field(default=0.0, ge=0, le=1)
-    intensity_scale: Range = (0.7, 1.4)
-    gamma: Range = (0.8, 1.25)
+    intensity_scale: _Factors = (0.7, 1.4)
+    gamma: _Factors = (0.8, 1.25)
     noise: float = Field(default=0.05, ge=0)
     blur_probability: float = Field(default=0.0, ge=0, le=1)
-    blur_sigma: Range = (0.4, 1.0)
+    blur_sigma: _Sigmas = (0.4, 1.0)
 
 
 class CropSampler:

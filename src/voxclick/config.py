@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from voxclick.datasets import Dataset
 from voxclick.errors import UsageError
+from voxclick.files import replace_when_written
 from voxclick.guidance import DiskGuidance, GuidanceSettings
 from voxclick.model_files import ModelSettings
 from voxclick.networks import NetworkSettings
@@ -47,12 +47,6 @@ class DataSettings(BaseModel):
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"fold must lie in 0…{self.folds - 1}, got {self.fold}")
         return self
-
-
-class _InferenceOnly(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    inference: InferenceSettings
 
 
 class RunConfig(BaseModel):
@@ -128,34 +122,32 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     return _validated(values, "--set")
 
 
-def override_inference(
-    stored: InferenceSettings, overrides: Sequence[str] | None
-) -> InferenceSettings:
+def override_inference(model: ModelSettings, overrides: Sequence[str] | None) -> InferenceSettings:
     """Change some of the settings with which volumes go through a model.
 
     Args:
-        stored: the model's own.
+        model: whose inference settings are changed.
         overrides: ``inference.key=value`` with the value in YAML, applied in order.
 
     Raises:
-        UsageError: an unknown or wrong entry.
+        UsageError: an unknown or wrong entry, or one that does not fit the network.
     """
-    values = _InferenceOnly(inference=stored).model_dump(mode="json")
+    values = model.model_dump(mode="json")
     for override in overrides or ():
+        if not override.startswith("inference."):
+            raise UsageError(f"--set {override!r}: expected inference.key=value")
         _apply(values, override)
     try:
-        return _InferenceOnly.model_validate(values).inference
+        return ModelSettings.model_validate(values).inference
     except ValidationError as error:
         raise UsageError(f"--set: {_problems(error)}") from error
 
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write the resolved configuration as YAML; `load_config` reads it back unchanged."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(
-        yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
-    )
-    temporary.replace(path)
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    with replace_when_written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from voxclick.errors import ClickError, GeometryError
 from voxclick.guidance import build_encoder
 from voxclick.model_files import Model
 from voxclick.preprocessing import Preprocessing
-from voxclick.sliding_window import InferenceSettings
+from voxclick.sliding_window import InferenceSettings, ProgressCallback
 from voxclick.types import Index3
 from voxclick.volume import LabelMap, Volume
 
@@ -77,6 +77,11 @@ class InteractiveSession:
         """All clicks, oldest first."""
         return self._clicks
 
+    @property
+    def takes_clicks(self) -> bool:
+        """False for a model that was trained without clicks."""
+        return self._encoder is not None
+
     def click(self, index: Index3, label: str) -> LabelMap:
         """Add one click and segment again.
 
@@ -116,14 +121,18 @@ class InteractiveSession:
         """Take all clicks back."""
         self._clicks = ()
 
-    def predict(self) -> Prediction:
-        """Segment with the clicks as they are now."""
+    def predict(self, on_window: ProgressCallback | None = None) -> Prediction:
+        """Segment with the clicks as they are now.
+
+        Args:
+            on_window: told after every batch of windows.
+        """
         start = time.perf_counter()
         network_input = self._prepared.image
         if self._encoder is not None:
             guidance = self._encoder.encode(self._network_clicks(), self._prepared.geometry.shape)
             network_input = torch.cat([network_input, guidance])
-        logits = self._inference.predict(network_input)
+        logits = self._inference.predict(network_input, on_window)
         voxels = self._preprocessing.restore(logits, self._prepared)
         return Prediction(
             LabelMap(

@@ -34,7 +34,7 @@ def demo(
     device: DeviceOption = "auto",
 ) -> None:
     """Click through the lesions of one phantom of whole-body FDG-PET."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     phantom = make_phantom(seed)
     session = InteractiveSession(load_model(PHANTOM_PET, device), phantom.image)
     settings = EvaluationSettings(steps=steps, seed=seed)

@@ -13,7 +13,7 @@ from rich.table import Table
 from voxclick.cli.options import DeviceOption, InferenceOverrides, SeedOption
 from voxclick.cli.progress import case_progress
 from voxclick.config import override_inference
-from voxclick.datasets import Case, check_cases, read_dataset
+from voxclick.datasets import DEFAULT_LABELS, Case, check_cases, read_dataset
 from voxclick.errors import DatasetError
 from voxclick.evaluation.plots import plot_curve
 from voxclick.evaluation.results import (
@@ -26,7 +26,7 @@ from voxclick.evaluation.results import (
 from voxclick.evaluation.runner import evaluate_case
 from voxclick.evaluation.settings import EvaluationSettings, Protocol
 from voxclick.io import write_label_map
-from voxclick.model_files import load_model
+from voxclick.model_files import ModelSettings, load_model
 
 
 class Split(str, Enum):
@@ -56,10 +56,10 @@ def evaluate(
 ) -> None:
     """Measure Dice per click of MODEL on DATA with a simulated user."""
     loaded = load_model(model, device)
-    cases = choose_cases(data, split, loaded.settings.labels)[:limit]
+    cases = choose_cases(data, split, loaded.settings)[:limit]
     check_cases(cases, loaded.settings.labels, loaded.settings.channels)
     settings = EvaluationSettings(protocol=protocol, steps=steps, seed=seed)
-    inference = override_inference(loaded.settings.inference, overrides)
+    inference = override_inference(loaded.settings, overrides)
     out.mkdir(parents=True, exist_ok=True)
 
     scores: list[StepScore] = []
@@ -81,16 +81,26 @@ def evaluate(
     }
     write_summary(summary, out / "summary.json")
     plot_curve(table, out / "curve.png", f"{protocol.value}, {len(cases)} cases")
-    print_summary(summary, Console(highlight=False))
+    print_summary(summary, Console(highlight=False, markup=False))
 
 
-def choose_cases(data: Path, split: Split, labels: tuple[str, ...]) -> tuple[Case, ...]:
+def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Case, ...]:
     """The labelled cases of one split.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: there are none, or the data set declares other labels or channels than the
+            model's; names in another order are other ones.
     """
-    dataset = read_dataset(data, labels)
+    dataset = read_dataset(data)
+    for kind, declared, expected in (
+        ("labels", dataset.labels, settings.labels),
+        ("channels", dataset.channels, settings.channels),
+    ):
+        if declared != expected and _is_declared(declared):
+            raise DatasetError(
+                f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
+                f"{', '.join(expected)}, in this order; evaluate on a data set that has them so"
+            )
     cases = {
         Split.test: dataset.test,
         Split.train: dataset.train,
@@ -103,6 +113,11 @@ def choose_cases(data: Path, split: Split, labels: tuple[str, ...]) -> tuple[Cas
             "all); choose another with --split"
         )
     return labelled
+
+
+def _is_declared(names: tuple[str, ...]) -> bool:
+    """Whether a data set says so itself: what it does not say has names of ours."""
+    return len(names) > 1 and names != DEFAULT_LABELS and not names[0].startswith("channel ")
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:

@@ -10,8 +10,10 @@ import sys
 import warnings
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import voxclick
 from voxclick.cli.demo import demo
@@ -73,8 +75,23 @@ def main(arguments: list[str] | None = None) -> int:
         except VoxclickError as error:
             if debug:
                 raise
-            console.print(f"[red]error:[/red] {error}", markup=True)
+            _print_error(console, error)
             return 2 if isinstance(error, UsageError) else 1
+        except OSError as error:  # a disk that is full, a folder that may not be written
+            if debug:
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            _print_error(console, f"{place}{error.strerror or error}")
+            return 1
+        except torch.OutOfMemoryError as error:
+            if debug:
+                raise
+            _print_error(
+                console,
+                "the GPU's memory is full; use a smaller inference.window_batch or "
+                f"training.batch_size, or --device cpu ({str(error).splitlines()[0]})",
+            )
+            return 1
         except Exception as error:
             if debug:
                 raise
@@ -85,6 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 1
     return 0
+
+
+def _print_error(console: Console, message: object) -> None:
+    # a path may hold brackets, which rich would take for markup
+    console.print(f"[red]error:[/red] {escape(str(message))}", markup=True)
 
 
 def _one_line_warning(console: Console):

@@ -10,7 +10,9 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one"),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="the same seed gives the same result")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="the same seed gives the same result")
+]
 InferenceOverrides = Annotated[
     list[str] | None,
     typer.Option(

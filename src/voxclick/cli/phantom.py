@@ -31,4 +31,4 @@ def phantom(
         write_phantom_dataset(
             out, cases=cases, seed=seed, test_fraction=test_fraction, on_case=on_case
         )
-    Console(highlight=False).print(f"{cases} phantoms -> {out}")
+    Console(highlight=False, markup=False).print(f"{cases} phantoms -> {out}")

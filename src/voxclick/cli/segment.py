@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 
 from voxclick.cli.options import DeviceOption, InferenceOverrides
+from voxclick.cli.progress import window_progress
 from voxclick.clicks import Click, read_clicks
 from voxclick.config import override_inference
 from voxclick.errors import UsageError
-from voxclick.io import read_volume, write_label_map
+from voxclick.io import IMAGE_SUFFIXES, read_volume, write_label_map
 from voxclick.model_files import load_model
 from voxclick.session import InteractiveSession
 from voxclick.volume import VolumeGeometry
@@ -47,22 +48,24 @@ def segment(
     ] = ClickSpace.voxel,
     overrides: InferenceOverrides = None,
     seed: Annotated[
-        int, typer.Option("--seed", help="as everywhere; segmenting draws nothing at random")
+        int, typer.Option("--seed", min=0, help="as everywhere; segmenting draws nothing at random")
     ] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Segment IMAGE with MODEL, corrected by clicks; the mask lies on the image's own grid."""
     torch.manual_seed(seed)
+    _check_out(out, images)
     loaded = load_model(model, device)
     volumes = [read_volume(path) for path in images]
-    inference = override_inference(loaded.settings.inference, overrides)
+    inference = override_inference(loaded.settings, overrides)
     session = InteractiveSession(loaded, volumes, inference)
     session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
     if clicks is not None:
         session.add(read_clicks(clicks))
-    prediction = session.predict()
+    with window_progress("segmenting") as on_window:
+        prediction = session.predict(on_window)
     write_label_map(prediction.label_map, out)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     for index, label in enumerate(loaded.settings.labels[1:], start=1):
         voxels = int((prediction.label_map.voxels == index).sum())
         volume_ml = voxels * prediction.label_map.geometry.voxel_volume_ml
@@ -71,6 +74,16 @@ def segment(
         f"{len(session.clicks)} clicks, {prediction.windows} windows, {prediction.seconds:.2f} s "
         f"-> {out}"
     )
+
+
+def _check_out(out: Path, images: list[Path]) -> None:
+    """Say before the work what would make it fail in the end, or cost a scan."""
+    if not out.name.lower().endswith(IMAGE_SUFFIXES):
+        raise UsageError(
+            f"--out {out}: unknown image format; expected one of {', '.join(IMAGE_SUFFIXES)}"
+        )
+    if any(out.exists() and out.samefile(image) for image in images if image.exists()):
+        raise UsageError(f"--out {out}: is an image that goes in; name another file for the mask")
 
 
 def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click:

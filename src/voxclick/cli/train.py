@@ -38,9 +38,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run in --out, exactly")
     ] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="in place of the configuration's")] = (
-        None
-    ),
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="in place of the configuration's")
+    ] = (None),
     device: DeviceOption = "auto",
     devices: Annotated[
         int, typer.Option("--devices", min=1, help="processes on this machine, a GPU each")
@@ -86,7 +86,7 @@ def train(
     result = trainer.fit(training, validation, resume=resume)
     if trainer.is_first_process:
         best = "" if result.best_dice is None else f", mean Dice {result.best_dice:.4f}"
-        Console(highlight=False).print(
+        Console(highlight=False, markup=False).print(
             f"{len(training)} cases, {run.training.epochs} epochs{best} -> {folder.model}"
         )
 

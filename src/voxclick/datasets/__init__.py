@@ -1,11 +1,12 @@
 """Data sets: cases, the layouts they come in, checks, and splits."""
 
-from voxclick.datasets.case import Case, Dataset
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
 from voxclick.datasets.checks import check_cases
 from voxclick.datasets.read import read_dataset
 from voxclick.datasets.splits import first_by_name, k_folds, train_validation_split
 
 __all__ = [
+    "DEFAULT_LABELS",
     "Case",
     "Dataset",
     "check_cases",

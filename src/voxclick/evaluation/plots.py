@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from voxclick.clicks import Click
 from voxclick.clicks.click import BACKGROUND
+from voxclick.files import replace_when_written
 from voxclick.geometry.affine import spacing_of
 from voxclick.types import Index3
 from voxclick.volume import LabelMap, Volume
@@ -155,6 +155,5 @@ def _draw(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
+    with replace_when_written(path) as temporary:
+        figure.savefig(temporary)

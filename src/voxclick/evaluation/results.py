@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from voxclick.evaluation.settings import EvaluationSettings
+from voxclick.files import replace_when_written
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,5 @@ def _rounded(values: pd.Series) -> list[float]:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replace_when_written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

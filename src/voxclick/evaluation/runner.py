@@ -98,14 +98,14 @@ def evaluate_session(
     first = prediction = session.predict()
     score(first, 0)
     for step in range(1, settings.steps + 1):
-        simulated = user.next_clicks(
+        simulated = session.takes_clicks and user.next_clicks(
             truth, torch.from_numpy(prediction.label_map.voxels), label.spacing_mm
         )
         if simulated:
             session.add([Click(c.index, label.labels[c.label_index]) for c in simulated])
             prediction = session.predict()
         else:
-            # nothing left to correct: the prediction stands, at no cost
+            # nothing left to correct, or no way to: the prediction stands, at no cost
             prediction = Prediction(prediction.label_map, windows=0, seconds=0.0)
         score(prediction, step)
     return EvaluatedCase(tuple(scores), first.label_map, prediction.label_map, session.clicks)

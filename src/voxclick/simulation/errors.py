@@ -17,6 +17,7 @@ from torch import Tensor
 from voxclick.geometry.box import Box
 from voxclick.types import Index3, LabelTensor
 
+
 @dataclass(frozen=True, eq=False)
 class Component:
     """A connected region, in its bounding box.
@@ -61,9 +62,7 @@ def bounding_box(region: Bool[Tensor, "i j k"]) -> Box | None:
     return Box((i0, j0, k0), (i1 + 1, j1 + 1, k1 + 1))
 
 
-def largest_component(
-    regions: NDArray[np.integer], clicked: Collection[Index3] = ()
-) -> Component:
+def largest_component(regions: NDArray[np.integer], clicked: Collection[Index3] = ()) -> Component:
     """The 26-connected region of one non-zero value with the most voxels.
 
     Args:

@@ -7,8 +7,16 @@ from voxclick.sliding_window.grid import WindowGrid
 from voxclick.sliding_window.inference import (
     InferenceSettings,
     OnePass,
+    ProgressCallback,
     SlidingWindows,
     VolumeInference,
 )
 
-__all__ = ["InferenceSettings", "OnePass", "SlidingWindows", "VolumeInference", "WindowGrid"]
+__all__ = [
+    "InferenceSettings",
+    "OnePass",
+    "ProgressCallback",
+    "SlidingWindows",
+    "VolumeInference",
+    "WindowGrid",
+]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from monai.data.utils import compute_importance_map
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from voxclick.geometry.box import Box
@@ -32,19 +32,12 @@ class SlidingWindows(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["sliding-windows"] = "sliding-windows"
-    window: Index3 = (128, 128, 128)
+    window: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 128, 128)
     overlap: float = Field(default=0.25, ge=0, lt=1)
     blending: Literal["gaussian", "constant"] = "gaussian"
     window_batch: int = Field(default=1, ge=1)
     stitching: Literal["device", "cpu"] = "device"
     precision: Precision = "auto"
-
-    @field_validator("window")
-    @classmethod
-    def _positive(cls, window: Index3) -> Index3:
-        if min(window) < 1:
-            raise ValueError(f"a window needs at least 1 voxel along each axis, got {window}")
-        return window
 
 
 class OnePass(BaseModel):
@@ -59,7 +52,7 @@ class OnePass(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["one-pass"] = "one-pass"
-    centre_crop: Index3 | None = None
+    centre_crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     precision: Precision = "auto"
 
 
@@ -121,7 +114,10 @@ class VolumeInference:
         try:
             if isinstance(self.settings, SlidingWindows):
                 return self._sliding(volume, self.settings, on_window)
-            return self._one_pass(volume, self.settings)
+            logits = self._one_pass(volume, self.settings)
+            if on_window is not None:
+                on_window(1, 1)
+            return logits
         finally:
             self.network.train(was_training)
 

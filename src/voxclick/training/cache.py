@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 import voxclick
 from voxclick.datasets import Case
 from voxclick.errors import DatasetError
+from voxclick.files import replace_when_written
 from voxclick.io import read_label_map, read_volume
 from voxclick.preprocessing import Preprocessing, PreprocessingSettings
 from voxclick.types import ImageTensor, LabelTensor, Vector3
@@ -81,9 +81,8 @@ class PreparedCache:
                 return _read(path, case.name)
             except (SafetensorError, KeyError, ValueError) as error:
                 _logger.warning("%s: damaged (%s), prepared again", path, error)
-        prepared = self._prepare(case)
-        _write(path, prepared)
-        return prepared
+        _write(path, self._prepare(case))
+        return _read(path, case.name)  # memory-mapped: a large data set need not fit into memory
 
     def key(self, case: Case) -> str:
         """Changes when anything changes that decides what is prepared."""
@@ -127,10 +126,6 @@ def _read(path: Path, name: str) -> PreparedCase:
 
 def _write(path: Path, case: PreparedCase) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {"image": case.image.contiguous(), "label": case.label.contiguous()}
-    try:
+    with replace_when_written(path) as temporary:
         save_file(tensors, str(temporary), {"spacing_mm": json.dumps(case.spacing_mm)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
