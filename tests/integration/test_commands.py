@@ -169,6 +169,104 @@ def test_wrong_clicks_are_refused(
     assert not (tmp_path / "mask.nii.gz").exists()
 
 
+def test_brackets_in_a_path_are_shown(tmp_path, capsys):
+    for name in ("m[final].safetensors", "m[/x].safetensors"):
+        arguments = ["segment", "a.nii", "--model", name, "--out", str(tmp_path / "b.nii")]
+        assert main(arguments) == 1
+        assert name in capsys.readouterr().err
+
+
+def test_a_mask_never_replaces_the_scan(trained_run, phantom_folder, tmp_path, capsys):
+    image = tmp_path / "image.nii.gz"
+    content = (phantom_folder / "imagesTs/PHANTOM_003.nii.gz").read_bytes()
+    image.write_bytes(content)
+    (tmp_path / "link.nii.gz").symlink_to(image)
+    model = str(trained_run / "model.safetensors")
+    for out in ("image.nii.gz", "link.nii.gz"):
+        arguments = ["segment", str(image), "--model", model, "--out", str(tmp_path / out)]
+        assert main(arguments) == 2
+        assert "is an image that goes in" in capsys.readouterr().err
+    assert image.read_bytes() == content
+    assert main(["segment", str(image), "--model", "none", "--out", "mask.png"]) == 2
+    assert "unknown image format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "setting", ["window=[15,15,15]", "centre_crop=[8,8,8]", "window=[0,16,16]", "overlap=1.5"]
+)
+def test_settings_that_do_not_fit_the_network_are_refused(
+    setting, trained_run, phantom_folder, tmp_path, capsys
+):
+    assert evaluate(phantom_folder, trained_run, tmp_path, "--set", f"inference.{setting}") == 2
+    assert setting.partition("=")[0] in capsys.readouterr().err
+
+
+def test_faults_of_the_system_are_one_sentence(phantom_folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["phantom", str(tmp_path / "file" / "below"), "--cases", "1"]) == 1
+    shown = capsys.readouterr().err
+    assert "file/below" in shown
+    assert "fault of voxclick" not in shown
+    assert main(["phantom", str(tmp_path / "p"), "--seed", "-1"]) == 2
+
+
+def with_description(phantom_folder, folder, **description):
+    folder.mkdir()
+    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (folder / part).symlink_to(phantom_folder / part)
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_labels_in_another_order_are_refused(trained_run, phantom_folder, tmp_path, capsys):
+    data = with_description(
+        phantom_folder, tmp_path / "data", labels={"background": 0, "liver": 1, "tumor": 2}
+    )
+    assert evaluate(data, trained_run, tmp_path / "out") == 1
+    message = capsys.readouterr().err
+    assert "background, liver, tumor" in message
+    assert "the model expects background, tumor" in message
+
+
+def test_a_data_set_that_declares_nothing_is_taken_at_the_models_word(
+    trained_run, phantom_folder, tmp_path
+):
+    data = with_description(phantom_folder, tmp_path / "data")
+    assert evaluate(data, trained_run, tmp_path / "out", "--steps", "0") == 0
+
+
+def test_a_model_without_clicks_is_evaluated(phantom_folder, config_file, tmp_path):
+    settings = ["--set", "guidance=null", "--set", "training.simulation=null"]
+    run = tmp_path / "run"
+    arguments = ["train", str(phantom_folder), "--out", str(run), "--config", str(config_file)]
+    assert main([*arguments, *settings, "--set", "training.epochs=1"]) == 0
+    assert evaluate(phantom_folder, run, tmp_path / "out", "--steps", "3") == 0
+    table = pd.read_csv(tmp_path / "out/scores.csv")
+    assert table.dice.nunique() == 1
+    assert table.clicks.sum() == 0
+    assert (table.windows[1:] == 0).all()
+
+
+def test_weighting_belongs_to_corrective(trained_run, phantom_folder, tmp_path, capsys):
+    arguments = ["--weighting", "border-distance", "--steps", "1"]
+    assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 2
+    assert "belongs to --protocol corrective" in capsys.readouterr().err
+    arguments += ["--protocol", "corrective"]
+    assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 0
+
+
+def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys):
+    assert main(["demo", "--steps", "1", "--out", str(tmp_path)]) == 0
+    assert "9 lesions" in capsys.readouterr().out
+    image = nibabel.load(tmp_path / "image.nii.gz")
+    for name in ("mask.nii.gz", "truth.nii.gz"):
+        mask = nibabel.load(tmp_path / name)
+        assert mask.shape == image.shape
+        assert np.array_equal(mask.affine, image.affine)
+        assert set(np.unique(mask.dataobj)) == {0, 1}
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_evaluate_says_when_a_split_has_no_labels(trained_run, phantom_folder, tmp_path, capsys):
     for part in ("imagesTr", "labelsTr", "imagesTs"):
         (tmp_path / "data" / part).mkdir(parents=True)

@@ -73,6 +73,19 @@ def test_nnunet_folder_without_json_and_channel_numbers(tmp_path):
     assert read_dataset(tmp_path, ("background", "gtv")).labels == ("background", "gtv")
 
 
+def test_names_that_end_in_a_number_are_not_channels(tmp_path):
+    touch(
+        tmp_path,
+        *(f"imagesTr/BRATS_000{number}.nii.gz" for number in (1, 2)),
+        *(f"labelsTr/BRATS_000{number}.nii.gz" for number in (1, 2)),
+        "imagesTs/BRATS_0007.nii.gz",
+    )
+    dataset = read_dataset(tmp_path)
+    assert names(dataset.train) == ["BRATS_0001", "BRATS_0002"]
+    assert names(dataset.test) == ["BRATS_0007"]
+    assert dataset.channels == ("image",)
+
+
 def test_nnunet_problems_are_named_all_at_once(tmp_path):
     touch(
         tmp_path,
@@ -126,6 +139,12 @@ def test_decathlon_json(tmp_path):
         ('{"training": [{"image": "a.nii"}]}', "a has no label"),
         ('{"labels": {"0": "background", "2": "x"}, "training": []}', "without a gap"),
         ('{"labels": {"background": 0, "x": [1, 2]}, "training": []}', "regions"),
+        ('{"labels": "tumor", "training": []}', "expected labels as"),
+        ('{"modality": "CT", "training": []}', "expected channels as"),
+        ('{"channel_names": {"ct": "CT"}, "training": []}', "expected channels as"),
+        ('{"training": [{"image": null, "label": "a"}]}', "expected the image as"),
+        ('{"training": [{"image": ["a.nii", 3], "label": "a"}]}', "expected the image as"),
+        ('{"training": [{"image": [], "label": "a"}]}', "expected the image as"),
     ],
 )
 def test_json_of_another_form_is_refused(content, message, tmp_path):
@@ -133,6 +152,22 @@ def test_json_of_another_form_is_refused(content, message, tmp_path):
     with pytest.raises(DatasetError, match=r"dataset\.json") as error:
         read_dataset(tmp_path)
     assert message in str(error.value)
+
+
+def test_labels_may_be_a_list_in_order(tmp_path):
+    content = {"labels": ["background", "liver", "tumor"], "training": []}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert read_dataset(tmp_path).labels == ("background", "liver", "tumor")
+
+
+def test_one_folder_per_case(tmp_path):
+    cases = [{"image": f"p{i}/SUV.nii", "label": f"p{i}/SEG.nii"} for i in range(2)]
+    cases.append({"image": "p2/SUV.nii", "label": "p2/SEG.nii", "name": "third"})
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases}))
+    assert names(read_dataset(tmp_path).train) == ["p0_SUV", "p1_SUV", "third"]
+    listed = tmp_path / "cases.csv"
+    listed.write_text("image,label\np0/SUV.nii,p0/SEG.nii\np1/SUV.nii,p1/SEG.nii\n")
+    assert names(read_dataset(listed).train) == ["p0_SUV", "p1_SUV"]
 
 
 def test_list_file_with_channels_groups_and_a_split(tmp_path):

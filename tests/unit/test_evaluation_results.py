@@ -21,7 +21,7 @@ SETTINGS = EvaluationSettings(steps=2)
 
 def scores(name: str, dice: list[float], *, empty=False) -> list[StepScore]:
     return [
-        StepScore(name, step, value, {"tumor": value}, empty, step, 8, 0.5)
+        StepScore(name, step, value, {"tumor": value}, empty, {"tumor": empty}, step, 8, 0.5)
         for step, value in enumerate(dice)
     ]
 
@@ -47,8 +47,18 @@ def test_lesion_free_cases_stand_apart():
         "cases": 1,
         "dice": [0.0, 1.0, 1.0],
         "dice_std": [0.0, 0.0, 0.0],
-        "dice_per_label": {"tumor": [0.0, 1.0, 1.0]},
     }
+
+
+def test_a_label_that_a_case_does_not_have_is_left_out_of_its_mean():
+    dice, empty = {"liver": 0.4, "tumor": 0.6}, {"liver": False, "tumor": False}
+    both = StepScore("a", 0, 0.5, dice, False, empty, clicks=0, windows=8, seconds=2.0)
+    dice, empty = {"liver": 0.8, "tumor": 1.0}, {"liver": False, "tumor": True}
+    liver = StepScore("b", 0, 0.8, dice, False, empty, clicks=0, windows=0, seconds=0.0)
+    summary = summarise(scores_table([both, liver]), EvaluationSettings(steps=0))
+    assert summary["dice_per_label"] == {"liver": [0.6], "tumor": [0.6]}
+    # and times are those of predictions that were made
+    assert (summary["seconds_per_step"], summary["windows_per_step"]) == (2.0, 8.0)
 
 
 def test_nothing_but_lesion_free_cases(tmp_path):

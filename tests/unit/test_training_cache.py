@@ -7,6 +7,7 @@ import os
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from voxclick.datasets import Case
@@ -64,9 +65,33 @@ def test_the_key_changes_with_data_settings_and_labels(case, tmp_path):
     assert len({key, *others}) == 5
 
 
+@pytest.mark.parametrize(("suffix", "voxel_file"), [(".mhd", "one.raw"), (".nhdr", "one.raw")])
+def test_voxels_beside_a_detached_header_are_part_of_the_key(suffix, voxel_file, case, tmp_path):
+    header = tmp_path / f"one{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((8, 7, 6), np.float32)), str(header))
+    assert (tmp_path / voxel_file).is_file()
+    detached = Case("one", (header,), header)
+    cache = PreparedCache(None, settings(), LABELS)
+    key = cache.key(detached)
+    stat = (tmp_path / voxel_file).stat()
+    os.utime(tmp_path / voxel_file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert cache.key(detached) != key
+
+
+def test_slices_that_a_header_lists_are_part_of_the_key(tmp_path):
+    header = tmp_path / "one.mhd"
+    header.write_text("NDims = 3\nElementDataFile = LIST\na.raw\nb.raw\n")
+    (tmp_path / "a.raw").write_bytes(b"1")
+    cache = PreparedCache(None, settings(), LABELS)
+    key = cache.key(Case("one", (header,), header))
+    (tmp_path / "a.raw").write_bytes(b"22")
+    assert cache.key(Case("one", (header,), header)) != key
+
+
 def test_a_damaged_file_is_prepared_again(case, tmp_path, caplog):
     cache = PreparedCache(tmp_path / "cache", settings(), LABELS)
-    first = cache.get(case)
+    first = PreparedCache(None, settings(), LABELS).get(case)
+    cache.get(case)
     (path,) = (tmp_path / "cache").iterdir()
     path.write_bytes(path.read_bytes()[:40])
     assert torch.equal(cache.get(case).image, first.image)

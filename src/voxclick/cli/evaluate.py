@@ -14,7 +14,7 @@ from voxclick.cli.options import DeviceOption, InferenceOverrides, SeedOption
 from voxclick.cli.progress import case_progress
 from voxclick.config import override_inference
 from voxclick.datasets import DEFAULT_LABELS, Case, check_cases, read_dataset
-from voxclick.errors import DatasetError
+from voxclick.errors import DatasetError, UsageError
 from voxclick.evaluation.plots import plot_curve
 from voxclick.evaluation.results import (
     StepScore,
@@ -37,6 +37,13 @@ class Split(str, Enum):
     all = "all"
 
 
+class ClickWeighting(str, Enum):
+    """`voxclick.simulation.Weighting`, for the command line."""
+
+    uniform = "uniform"
+    border_distance = "border-distance"
+
+
 def evaluate(
     data: Annotated[Path, typer.Argument(help="an nnU-Net folder, dataset.json or list file")],
     model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
@@ -45,6 +52,10 @@ def evaluate(
         Protocol, typer.Option("--protocol", help="how the simulated user clicks")
     ] = Protocol.largest_error,
     steps: Annotated[int, typer.Option("--steps", min=0, help="rounds of clicks")] = 10,
+    weighting: Annotated[
+        ClickWeighting,
+        typer.Option("--weighting", help="of the voxels that `corrective` draws from"),
+    ] = ClickWeighting.uniform,
     split: Annotated[Split, typer.Option("--split", help="which cases")] = Split.test,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="only so many cases")] = None,
     save_masks: Annotated[
@@ -58,7 +69,11 @@ def evaluate(
     loaded = load_model(model, device)
     cases = choose_cases(data, split, loaded.settings)[:limit]
     check_cases(cases, loaded.settings.labels, loaded.settings.channels)
-    settings = EvaluationSettings(protocol=protocol, steps=steps, seed=seed)
+    if weighting is not ClickWeighting.uniform and protocol is not Protocol.corrective:
+        raise UsageError(f"--weighting {weighting.value} belongs to --protocol corrective")
+    settings = EvaluationSettings(
+        protocol=protocol, steps=steps, weighting=weighting.value, seed=seed
+    )
     inference = override_inference(loaded.settings, overrides)
     out.mkdir(parents=True, exist_ok=True)
 

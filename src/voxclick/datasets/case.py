@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DEFAULT_LABELS = ("background", "tumor")
@@ -42,3 +44,14 @@ class Dataset:
     test: tuple[Case, ...]
     labels: tuple[str, ...]
     channels: tuple[str, ...]
+
+
+def with_unique_names(cases: Sequence[Case]) -> list[Case]:
+    """Cases that share a name get their folder's in front: ``p0/SUV.nii`` becomes ``p0_SUV``."""
+    count = Counter(case.name for case in cases)
+    return [
+        case
+        if count[case.name] == 1
+        else replace(case, name=f"{case.images[0].parent.name}_{case.name}")
+        for case in cases
+    ]

@@ -25,17 +25,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def labels_by_index(path: Path, labels: Mapping[str, Any]) -> tuple[str, ...]:
+def labels_by_index(path: Path, labels: Any) -> tuple[str, ...]:
     """Label names in the order of their indices.
 
     Args:
         path: for messages.
-        labels: nnU-Net's ``{"background": 0, "tumor": 1}`` or the decathlon's
-            ``{"0": "background", "1": "tumor"}``.
+        labels: nnU-Net's ``{"background": 0, "tumor": 1}``, the decathlon's
+            ``{"0": "background", "1": "tumor"}``, or a list in the order of the indices.
 
     Raises:
         DatasetError: the indices are not 0, 1, 2, … (nnU-Net's regions are lists of them).
     """
+    if isinstance(labels, list):
+        labels = {str(index): name for index, name in enumerate(labels)}
+    if not isinstance(labels, Mapping):
+        raise DatasetError(f"{path}: expected labels as {{name: index}}, got {labels!r}")
     if all(str(key).isdigit() for key in labels):
         by_index = {int(key): str(name) for key, name in labels.items()}
     elif all(isinstance(index, int) for index in labels.values()):
@@ -54,6 +58,23 @@ def labels_by_index(path: Path, labels: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def channel_names(channels: Mapping[str, Any]) -> tuple[str, ...]:
-    """Channel names of ``{"0": "CT", "1": "PET"}``, in the order of their indices."""
+def channel_names(path: Path, declared: Mapping[str, Any]) -> tuple[str, ...]:
+    """Channel names of ``{"0": "CT", "1": "PET"}``, in the order of their indices.
+
+    Args:
+        path: for messages.
+        declared: the file's content; nnU-Net says ``channel_names``, its first version and the
+            decathlon ``modality``.
+
+    Returns:
+        Empty when nothing is declared.
+
+    Raises:
+        DatasetError: not of that form.
+    """
+    channels = declared.get("channel_names") or declared.get("modality") or {}
+    if not isinstance(channels, Mapping) or not all(str(key).isdigit() for key in channels):
+        raise DatasetError(
+            f'{path}: expected channels as {{"0": "CT", "1": "PET"}}, got {channels!r}'
+        )
     return tuple(str(channels[key]) for key in sorted(channels, key=int))

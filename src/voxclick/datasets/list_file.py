@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, with_unique_names
 from voxclick.datasets.nnunet import stem
 from voxclick.errors import DatasetError
 
@@ -53,6 +53,7 @@ def read_list_file(path: Path, labels: Sequence[str] | None = None) -> Dataset:
             parts[split].append(_case(path.parent, row, image_columns))
     if problems:
         raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    parts = {part: with_unique_names(cases) for part, cases in parts.items()}
     channels = tuple(c.removeprefix(f"{_IMAGE}_") for c in image_columns)
     return Dataset(
         path,

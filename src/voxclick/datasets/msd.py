@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, with_unique_names
 from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
 from voxclick.datasets.nnunet import stem
 from voxclick.errors import DatasetError
@@ -16,7 +16,8 @@ def read_msd(path: Path, labels: Sequence[str] | None = None) -> Dataset:
     """Read a data set that lists its cases in JSON.
 
     ``training`` (and ``validation``, which is trained on or held out as our own split says) hold
-    ``{"image": FILE or [FILE, …], "label": FILE}``; ``test`` holds the same or bare image files.
+    ``{"image": FILE or [FILE, …], "label": FILE}``, and if wanted ``name`` and ``group``
+    (patient); ``test`` holds the same or bare image files.
     Paths are relative to the JSON file. ``labels`` and ``modality`` name labels and channels. An
     image with its channels in a fourth dimension is refused when it is read.
 
@@ -43,10 +44,11 @@ def read_msd(path: Path, labels: Sequence[str] | None = None) -> Dataset:
     ]
     if problems:
         raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
-    channels = channel_names(content.get("modality") or content.get("channel_names") or {})
+    channels = channel_names(path, content)
     count = max((len(case.images) for case in (*train, *test)), default=1)
     if len(channels) != count:
         channels = ("image",) if count == 1 else tuple(f"channel {i}" for i in range(count))
+    train, test = with_unique_names(train), with_unique_names(test)
     return Dataset(path, _sorted(train), _sorted(test), tuple(labels), channels)
 
 
@@ -63,9 +65,15 @@ def _read_entry(path: Path, entry: Any, problems: list[str], *, label_required: 
     if not isinstance(entry, dict) or "image" not in entry:
         raise DatasetError(f"{path}: expected a case as {{'image': …, 'label': …}}, got {entry!r}")
     images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    names = [*images, entry.get("label") or "", entry.get("name") or ""]
+    if not images or not all(images) or not all(isinstance(name, str) for name in names):
+        raise DatasetError(
+            f"{path}: expected the image as a file name or a list of them, and the label as a "
+            f"file name, got {entry!r}"
+        )
     files = tuple(path.parent / image for image in images)
     label = path.parent / entry["label"] if entry.get("label") else None
-    name = stem(files[0]).removesuffix("_0000")
+    name = entry.get("name") or stem(files[0]).removesuffix("_0000")
     if label is None and label_required:
         problems.append(f"{name} has no label")
     return Case(name, files, label, group=entry.get("group"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
@@ -41,7 +41,7 @@ def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
     test = _read_part(root / "imagesTs", root / "labelsTs", problems, labels_required=False)
     if problems:
         raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
-    channels = channel_names(declared.get("channel_names") or declared.get("modality") or {})
+    channels = channel_names(root / "dataset.json", declared)
     if not channels:
         count = max((len(case.images) for case in (*train, *test)), default=1)
         channels = ("image",) if count == 1 else tuple(f"channel {i}" for i in range(count))
@@ -51,8 +51,8 @@ def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
 def _read_part(
     images: Path, labels: Path, problems: list[str], *, labels_required: bool
 ) -> tuple[Case, ...]:
-    by_name = _channels_by_name(images, problems)
     label_files = {stem(path): path for path in _image_files(labels)}
+    by_name = _channels_by_name(images, label_files.keys(), problems)
     cases: list[Case] = []
     for name, channels in sorted(by_name.items()):
         label = label_files.pop(name, None)
@@ -65,11 +65,14 @@ def _read_part(
     return tuple(cases)
 
 
-def _channels_by_name(folder: Path, problems: list[str]) -> dict[str, tuple[Path, ...]]:
+def _channels_by_name(
+    folder: Path, labelled: Collection[str], problems: list[str]
+) -> dict[str, tuple[Path, ...]]:
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in _image_files(folder):
-        match = _CHANNEL.match(stem(path))
-        name, channel = (match["name"], int(match["channel"])) if match else (stem(path), 0)
+    files = _image_files(folder)
+    stems = {stem(path) for path in files}
+    for path in files:
+        name, channel = _name_and_channel(stem(path), stems, labelled)
         if channel in numbered[name]:
             problems.append(
                 f"{folder.name}/{path.name} and {numbered[name][channel].name} are the same channel"
@@ -80,6 +83,22 @@ def _channels_by_name(folder: Path, problems: list[str]) -> dict[str, tuple[Path
         if missing:
             problems.append(f"{folder.name}/{name} lacks channel(s) {missing}")
     return {name: tuple(c[i] for i in sorted(c)) for name, c in numbered.items()}
+
+
+def _name_and_channel(
+    of_file: str, stems: Collection[str], labelled: Collection[str]
+) -> tuple[str, int]:
+    """Case and channel of an image file, by its stem.
+
+    ``BRATS_0007`` is channel 7 of BRATS where there is a label BRATS or an image BRATS_0000;
+    otherwise it is the one channel of a case whose name ends in a number.
+    """
+    match = _CHANNEL.match(of_file)
+    if match is None or (of_file in labelled and match["name"] not in labelled):
+        return of_file, 0
+    if match["name"] in labelled or f"{match['name']}_0000" in stems:
+        return match["name"], int(match["channel"])
+    return of_file, 0
 
 
 def _image_files(folder: Path) -> list[Path]:

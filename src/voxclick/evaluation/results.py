@@ -20,9 +20,11 @@ class StepScore:
     Attributes:
         case: the case's name.
         step: 0 is the prediction without clicks.
-        dice: mean over the foreground labels.
+        dice: mean over the foreground labels that the case has; over all of them when it has
+            none.
         dice_per_label: by label name.
         empty_label: the case holds no foreground voxel at all.
+        empty_per_label: by label name, whether the case holds none of it.
         clicks: how many were given so far.
         windows: how many ran through the network in this step.
         seconds: for the prediction of this step.
@@ -33,6 +35,7 @@ class StepScore:
     dice: float
     dice_per_label: dict[str, float]
     empty_label: bool
+    empty_per_label: dict[str, bool]
     clicks: int
     windows: int
     seconds: float
@@ -40,8 +43,12 @@ class StepScore:
     def row(self) -> dict[str, object]:
         """A flat row for the table, one column per label."""
         row = asdict(self)
-        per_label = row.pop("dice_per_label")
-        return {**row, **{f"dice_{label}": value for label, value in per_label.items()}}
+        dice, empty = row.pop("dice_per_label"), row.pop("empty_per_label")
+        return {
+            **row,
+            **{f"dice_{label}": value for label, value in dice.items()},
+            **{f"empty_{label}": value for label, value in empty.items()},
+        }
 
 
 def scores_table(scores: Sequence[StepScore]) -> pd.DataFrame:
@@ -58,8 +65,11 @@ def summarise(table: pd.DataFrame, settings: EvaluationSettings) -> dict[str, ob
 
     Returns:
         ``dice`` is the mean at step 0, 1, …; ``dice_std`` its spread over cases;
+        ``dice_per_label`` the mean over the cases that have the label; seconds and windows are
+        means over the steps in which anything ran;
         ``consistent_improvement`` the share of consecutive steps in which Dice did not fall.
     """
+    predicted = table.loc[table.windows > 0]
     with_lesions, lesion_free = table.loc[~table.empty_label], table.loc[table.empty_label]
     summary: dict[str, object] = {
         "protocol": settings.protocol.value,
@@ -68,13 +78,13 @@ def summarise(table: pd.DataFrame, settings: EvaluationSettings) -> dict[str, ob
         "seed": settings.seed,
         **_means(with_lesions),
         "consistent_improvement": _consistent_improvement(with_lesions),
-        "seconds_per_step": round(float(table.seconds.mean()), 4),
-        "windows_per_step": round(float(table.windows.mean()), 2),
+        "seconds_per_step": round(float(predicted.seconds.mean()), 4),
+        "windows_per_step": round(float(predicted.windows.mean()), 2),
     }
     if len(lesion_free):
         summary["lesion_free"] = {
             "cases": int(lesion_free.case.nunique()),
-            **_means(lesion_free),
+            **_dice(lesion_free),
         }
     return summary
 
@@ -90,17 +100,17 @@ def write_summary(summary: dict[str, object], path: Path) -> None:
 
 
 def _means(table: pd.DataFrame) -> dict[str, object]:
+    labels = [c.removeprefix("dice_") for c in table.columns if c.startswith("dice_")]
+    per_label: dict[str, list[float]] = {}
+    for label in labels:
+        present = table.loc[~table[f"empty_{label}"]]
+        per_label[label] = _rounded(pd.Series(present.groupby("step")[f"dice_{label}"].mean()))
+    return {**_dice(table), "dice_per_label": per_label}
+
+
+def _dice(table: pd.DataFrame) -> dict[str, object]:
     by_step = table.groupby("step").dice
-    per_label = {
-        column.removeprefix("dice_"): _rounded(pd.Series(table.groupby("step")[column].mean()))
-        for column in table.columns
-        if column.startswith("dice_")
-    }
-    return {
-        "dice": _rounded(by_step.mean()),
-        "dice_std": _rounded(by_step.std(ddof=0)),
-        "dice_per_label": per_label,
-    }
+    return {"dice": _rounded(by_step.mean()), "dice_std": _rounded(by_step.std(ddof=0))}
 
 
 def _consistent_improvement(table: pd.DataFrame) -> float | None:

@@ -13,18 +13,13 @@ from voxclick.datasets import Case
 from voxclick.errors import DatasetError
 from voxclick.evaluation.metrics import dice
 from voxclick.evaluation.results import StepScore
-from voxclick.evaluation.settings import EvaluationSettings, Protocol
+from voxclick.evaluation.settings import EvaluationSettings
 from voxclick.io import read_label_map, read_volume
 from voxclick.model_files import Model
 from voxclick.session import InteractiveSession, Prediction
-from voxclick.simulation import ClickStrategy, Corrective, LargestError, MaxSteps, SimulatedUser
+from voxclick.simulation import MaxSteps, SimulatedUser
 from voxclick.sliding_window import InferenceSettings
 from voxclick.volume import LabelMap
-
-STRATEGIES: dict[Protocol, ClickStrategy] = {
-    Protocol.largest_error: LargestError(),
-    Protocol.corrective: Corrective(),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,20 +110,24 @@ def _build_user(settings: EvaluationSettings, name: str, label_count: int) -> Si
     # every case has a seed of its own, so that its clicks do not depend on which cases ran before
     seed = zlib.crc32(f"{settings.seed}/{name}".encode())
     stopping = MaxSteps(max_steps=settings.steps)
-    return SimulatedUser(STRATEGIES[settings.protocol], stopping, seed, label_count)
+    return SimulatedUser(settings.strategy, stopping, seed, label_count)
 
 
 def _score(prediction: Prediction, label: LabelMap, name: str, step: int, clicks: int) -> StepScore:
+    masks = {foreground: label.mask(foreground) for foreground in label.labels[1:]}
     per_label = {
-        foreground: dice(prediction.label_map.mask(foreground), label.mask(foreground))
-        for foreground in label.labels[1:]
+        foreground: dice(prediction.label_map.mask(foreground), mask)
+        for foreground, mask in masks.items()
     }
+    present = [foreground for foreground, mask in masks.items() if mask.any()]
+    scored = [per_label[foreground] for foreground in present or masks]
     return StepScore(
         case=name,
         step=step,
-        dice=sum(per_label.values()) / len(per_label),
+        dice=sum(scored) / len(scored),
         dice_per_label=per_label,
-        empty_label=not label.voxels.any(),
+        empty_label=not present,
+        empty_per_label={foreground: foreground not in present for foreground in masks},
         clicks=clicks,
         windows=prediction.windows,
         seconds=prediction.seconds,

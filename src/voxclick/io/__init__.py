@@ -2,6 +2,7 @@
 
 from voxclick.io.images import (
     IMAGE_SUFFIXES,
+    files_of,
     read_geometry,
     read_label_map,
     read_volume,
@@ -11,6 +12,7 @@ from voxclick.io.images import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "files_of",
     "read_geometry",
     "read_label_map",
     "read_volume",

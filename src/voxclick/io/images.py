@@ -90,6 +90,12 @@ def read_geometry(path: str | Path) -> VolumeGeometry:
     return _checked_geometry(_format_of(path).read_header(path), path)
 
 
+def files_of(path: str | Path) -> tuple[Path, ...]:
+    """All files that an image is read from, the named one first."""
+    path = Path(path)
+    return itk.files_of(path) if _format_of(path) is itk else (path,)
+
+
 def write_volume(volume: Volume, path: str | Path) -> None:
     """Write an image in the format of the suffix, on the volume's own grid.
 

@@ -29,6 +29,13 @@ _IMAGE_IO = {
 
 SUFFIXES = tuple(_IMAGE_IO)
 
+_DETACHED = (".mhd", ".nhdr")
+"""Headers whose voxels are in another file."""
+
+_NAMED_FILE = re.compile(
+    rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(.+?)\s*$", re.MULTILINE | re.IGNORECASE
+)
+
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
 
@@ -59,6 +66,19 @@ def read_header(path: Path) -> ImageHeader:
         components=int(reader.GetNumberOfComponents()),
         is_complex=reader.GetPixelID() in _COMPLEX,
     )
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files that an image is read from: a detached header, and the voxel file it names."""
+    if path.suffix.lower() not in _DETACHED:
+        return (path,)
+    with path.open("rb") as file:
+        named = _NAMED_FILE.search(file.read(65536))
+    voxel_file = path.parent / os.fsdecode(named[1]) if named else path
+    if named and voxel_file.is_file():
+        return (path, voxel_file)
+    # a list or a pattern of slices: they lie here
+    return (path, *sorted(other for other in path.parent.iterdir() if other.is_file()))
 
 
 def read_voxels(path: Path) -> NDArray[np.generic]:
@@ -126,7 +146,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 def _damaged(path: Path) -> UnsupportedImageError:
     # ITK's own reasons are long, and for a cut MHA wrong ("No such file"); they stay as the cause
     suffix = path.suffix.lower()
-    or_else = ", or the voxel file it names is missing" if suffix in (".mhd", ".nhdr") else ""
+    or_else = ", or the voxel file it names is missing" if suffix in _DETACHED else ""
     return UnsupportedImageError(
         f"{path}: the file is damaged, cut off or not {suffix}{or_else}; copy or export it again"
     )

@@ -17,6 +17,7 @@ from voxclick.simulation.strategies import (
     NonCorrective,
     PatchCorrective,
     SimulatedClick,
+    Weighting,
 )
 from voxclick.simulation.user import SimulatedUser, SimulationSettings
 
@@ -37,4 +38,5 @@ __all__ = [
     "SimulationSettings",
     "StoppingCriterion",
     "UniformSteps",
+    "Weighting",
 ]

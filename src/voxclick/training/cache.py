@@ -21,7 +21,7 @@ import voxclick
 from voxclick.datasets import Case
 from voxclick.errors import DatasetError
 from voxclick.files import replace_when_written
-from voxclick.io import read_label_map, read_volume
+from voxclick.io import files_of, read_label_map, read_volume
 from voxclick.preprocessing import Preprocessing, PreprocessingSettings
 from voxclick.types import ImageTensor, LabelTensor, Vector3
 
@@ -86,7 +86,8 @@ class PreparedCache:
 
     def key(self, case: Case) -> str:
         """Changes when anything changes that decides what is prepared."""
-        files = [path.resolve() for path in (*case.images, _label_of(case))]
+        named = (*case.images, _label_of(case))
+        files = [file.resolve() for path in named for file in files_of(path)]
         stats = [path.stat() for path in files]
         ingredients = {
             "format": CACHE_FORMAT,
