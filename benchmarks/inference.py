@@ -8,6 +8,7 @@ Prints and writes the median seconds of each and their ratio. The network has ra
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from monai.inferers import sliding_window_inference
 
-from voxclick.networks import NetworkSettings, build_network, window_multiple
+from voxclick.networks import NetworkSettings, build_network, lay_out_for, window_multiple
 from voxclick.sliding_window import SlidingWindows, VolumeInference
 from voxclick.sliding_window.precision import resolve_precision
 
@@ -38,12 +39,14 @@ def main() -> None:
     torch.manual_seed(0)
     settings = NetworkSettings(name=options.network)
     network = build_network(settings, 3, 2).to(device).eval()
+    # as a model file is loaded: on a CPU with channels last
+    laid_out = lay_out_for(copy.deepcopy(network), device)
     volume = torch.rand((3, *options.volume))
     window = (options.window,) * 3
     figures: dict[str, object] = {
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else platform.processor(),
+        else platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "network": options.network,
@@ -53,7 +56,7 @@ def main() -> None:
 
     for precision in dict.fromkeys(["float32", "auto"]):
         inference = VolumeInference(
-            network,
+            laid_out,
             SlidingWindows(window=window, window_batch=options.window_batch, precision=precision),
             window_multiple(settings),
             device,

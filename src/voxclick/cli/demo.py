@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from voxclick.cli.console import plain_console
 from voxclick.cli.options import DeviceOption, SeedOption
 from voxclick.cli.progress import case_progress
 from voxclick.evaluation.plots import plot_case
@@ -34,14 +34,14 @@ def demo(
     device: DeviceOption = "auto",
 ) -> None:
     """Click through the lesions of one phantom of whole-body FDG-PET."""
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
+    out.mkdir(parents=True, exist_ok=True)
     phantom = make_phantom(seed)
     session = InteractiveSession(load_model(PHANTOM_PET, device), phantom.image)
     settings = EvaluationSettings(steps=steps, seed=seed)
     with case_progress("clicking", steps + 1) as on_step:
         evaluated = evaluate_session(session, phantom.label, NAME, settings, on_step)
 
-    out.mkdir(parents=True, exist_ok=True)
     write_volume(phantom.image, out / "image.nii.gz")
     write_label_map(phantom.label, out / "truth.nii.gz")
     write_label_map(evaluated.last, out / "mask.nii.gz")

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from voxclick.cli.console import plain_console
 from voxclick.cli.options import DeviceOption, InferenceOverrides, SeedOption
 from voxclick.cli.progress import case_progress
 from voxclick.config import override_inference
@@ -66,15 +67,15 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Measure Dice per click of MODEL on DATA with a simulated user."""
-    loaded = load_model(model, device)
-    cases = choose_cases(data, split, loaded.settings)[:limit]
-    check_cases(cases, loaded.settings.labels, loaded.settings.channels)
     if weighting is not ClickWeighting.uniform and protocol is not Protocol.corrective:
         raise UsageError(f"--weighting {weighting.value} belongs to --protocol corrective")
     settings = EvaluationSettings(
         protocol=protocol, steps=steps, weighting=weighting.value, seed=seed
     )
+    loaded = load_model(model, device)
     inference = override_inference(loaded.settings, overrides)
+    cases = choose_cases(data, split, loaded.settings)[:limit]
+    check_cases(cases, loaded.settings.labels, loaded.settings.channels)
     out.mkdir(parents=True, exist_ok=True)
 
     scores: list[StepScore] = []
@@ -96,7 +97,7 @@ def evaluate(
     }
     write_summary(summary, out / "summary.json")
     plot_curve(table, out / "curve.png", f"{protocol.value}, {len(cases)} cases")
-    print_summary(summary, Console(highlight=False, markup=False))
+    print_summary(summary, plain_console())
 
 
 def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Case, ...]:
@@ -114,7 +115,7 @@ def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Cas
         if declared != expected and _is_declared(declared):
             raise DatasetError(
                 f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
-                f"{', '.join(expected)}, in this order; evaluate on a data set that has them so"
+                f"{', '.join(expected)}, in this order; correct what the data set says of itself, or take another model"
             )
     cases = {
         Split.test: dataset.test,
@@ -132,7 +133,8 @@ def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Cas
 
 def _is_declared(names: tuple[str, ...]) -> bool:
     """Whether a data set says so itself: what it does not say has names of ours."""
-    return len(names) > 1 and names != DEFAULT_LABELS and not names[0].startswith("channel ")
+    numbered = tuple(f"channel {index}" for index in range(len(names)))
+    return len(names) > 1 and names not in (DEFAULT_LABELS, numbered)
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:

@@ -13,9 +13,10 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 import voxclick
+from voxclick.cli.console import plain_console
 from voxclick.cli.demo import demo
 from voxclick.cli.evaluate import evaluate
 from voxclick.cli.phantom import phantom
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = plain_console(stderr=True)
     with warnings.catch_warnings():
         if not debug:
             warnings.showwarning = _one_line_warning(console)
@@ -97,22 +98,20 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             console.print(
                 f"unexpected error: {type(error).__name__}: {error}\n"
-                "This is a fault of voxclick; run again with --debug and report the traceback.",
-                markup=False,
+                "This is a fault of voxclick; run again with --debug and report the traceback."
             )
             return 1
     return 0
 
 
 def _print_error(console: Console, message: object) -> None:
-    # a path may hold brackets, which rich would take for markup
-    console.print(f"[red]error:[/red] {escape(str(message))}", markup=True)
+    console.print(Text.assemble(("error:", "red"), f" {message}"))
 
 
 def _one_line_warning(console: Console):
     def show(message, category, filename, lineno, file=None, line=None) -> None:
         if category is UserWarning:
-            console.print(f"warning: {message}", markup=False)
+            console.print(f"warning: {message}")
 
     return show
 

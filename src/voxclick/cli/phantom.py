@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from voxclick.cli.console import plain_console
 from voxclick.cli.options import SeedOption
 from voxclick.cli.progress import case_progress
 from voxclick.datasets.phantom_folder import write_phantom_dataset
@@ -31,4 +31,4 @@ def phantom(
         write_phantom_dataset(
             out, cases=cases, seed=seed, test_fraction=test_fraction, on_case=on_case
         )
-    Console(highlight=False, markup=False).print(f"{cases} phantoms -> {out}")
+    plain_console().print(f"{cases} phantoms -> {out}")

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
+from voxclick.cli.console import plain_console
 from voxclick.cli.options import DeviceOption, InferenceOverrides
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import Click, read_clicks
 from voxclick.config import override_inference
 from voxclick.errors import UsageError
+from voxclick.geometry.affine import is_sheared
 from voxclick.io import IMAGE_SUFFIXES, read_volume, write_label_map
 from voxclick.model_files import load_model
 from voxclick.session import InteractiveSession
@@ -56,8 +57,9 @@ def segment(
     torch.manual_seed(seed)
     _check_out(out, images)
     loaded = load_model(model, device)
-    volumes = [read_volume(path) for path in images]
     inference = override_inference(loaded.settings, overrides)
+    volumes = [read_volume(path) for path in images]
+    _check_out_stores(out, volumes[0].geometry)
     session = InteractiveSession(loaded, volumes, inference)
     session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
     if clicks is not None:
@@ -65,7 +67,7 @@ def segment(
     with window_progress("segmenting") as on_window:
         prediction = session.predict(on_window)
     write_label_map(prediction.label_map, out)
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     for index, label in enumerate(loaded.settings.labels[1:], start=1):
         voxels = int((prediction.label_map.voxels == index).sum())
         volume_ml = voxels * prediction.label_map.geometry.voxel_volume_ml
@@ -84,6 +86,14 @@ def _check_out(out: Path, images: list[Path]) -> None:
         )
     if any(out.exists() and out.samefile(image) for image in images if image.exists()):
         raise UsageError(f"--out {out}: is an image that goes in; name another file for the mask")
+
+
+def _check_out_stores(out: Path, geometry: VolumeGeometry) -> None:
+    if is_sheared(geometry.affine) and not out.name.lower().endswith((".nii", ".nii.gz")):
+        raise UsageError(
+            f"--out {out}: the image's axes are not at right angles, which only NIfTI can store; "
+            "name a .nii.gz"
+        )
 
 
 def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from voxclick.cli.console import plain_console
 from voxclick.cli.options import DeviceOption
 from voxclick.config import RunConfig, load_config, save_config
 from voxclick.datasets import (
@@ -40,7 +40,7 @@ def train(
     ] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="in place of the configuration's")
-    ] = (None),
+    ] = None,
     device: DeviceOption = "auto",
     devices: Annotated[
         int, typer.Option("--devices", min=1, help="processes on this machine, a GPU each")
@@ -86,7 +86,7 @@ def train(
     result = trainer.fit(training, validation, resume=resume)
     if trainer.is_first_process:
         best = "" if result.best_dice is None else f", mean Dice {result.best_dice:.4f}"
-        Console(highlight=False, markup=False).print(
+        plain_console().print(
             f"{len(training)} cases, {run.training.epochs} epochs{best} -> {folder.model}"
         )
 
