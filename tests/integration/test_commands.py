@@ -169,8 +169,8 @@ def test_wrong_clicks_are_refused(
     assert not (tmp_path / "mask.nii.gz").exists()
 
 
-def test_brackets_in_a_path_are_shown(tmp_path, capsys):
-    for name in ("m[final].safetensors", "m[/x].safetensors"):
+def test_a_path_is_shown_as_it_is(tmp_path, capsys):
+    for name in ("m[final].safetensors", "m[/x].safetensors", "m:x:.safetensors"):
         arguments = ["segment", "a.nii", "--model", name, "--out", str(tmp_path / "b.nii")]
         assert main(arguments) == 1
         assert name in capsys.readouterr().err
@@ -189,6 +189,24 @@ def test_a_mask_never_replaces_the_scan(trained_run, phantom_folder, tmp_path, c
     assert image.read_bytes() == content
     assert main(["segment", str(image), "--model", "none", "--out", "mask.png"]) == 2
     assert "unknown image format" in capsys.readouterr().err
+
+
+def test_a_sheared_mask_needs_a_format_that_can_store_it(
+    trained_run, phantom_folder, tmp_path, capsys, monkeypatch
+):
+    source = nibabel.load(phantom_folder / "imagesTs/PHANTOM_003.nii.gz")
+    shear = np.eye(4)
+    shear[1, 2] = 0.3
+    image = nibabel.Nifti1Image(np.asarray(source.dataobj), None)
+    image.set_sform(source.affine @ shear, code="scanner")
+    nibabel.save(image, tmp_path / "image.nii.gz")
+    arguments = ["segment", str(tmp_path / "image.nii.gz")]
+    arguments += ["--model", str(trained_run / "model.safetensors"), "--out"]
+    assert main([*arguments, str(tmp_path / "mask.nii.gz")]) == 0
+    # and it is said before the network runs
+    monkeypatch.setattr(voxclick.InteractiveSession, "predict", None)
+    assert main([*arguments, str(tmp_path / "mask.mha")]) == 2
+    assert "only NIfTI can store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

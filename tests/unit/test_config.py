@@ -50,12 +50,23 @@ def test_one_scaling_serves_all_channels():
         (["network.name=nothing"], "no network named"),
         (["inference.window=[100,128,128]"], "multiples of"),
         (["guidance.kind=star"], "guidance"),
+        (["training.augmentation.zoom=[1.3,0.75]"], "zoom: the smaller limit comes first"),
+        (["training.augmentation.zoom=[0,1]"], "zoom"),
+        (["training.augmentation.intensity_scale=[-1,1]"], "intensity_scale"),
+        (["training.augmentation.gamma=[0,1]"], "gamma"),
+        (["training.augmentation.blur_sigma=[-0.5,1]"], "blur_sigma"),
+        (["inference.kind=one-pass", "inference.centre_crop=[0,8,8]"], "centre_crop"),
     ],
 )
 def test_mistakes_are_named(overrides, message):
     data = Dataset(ROOT, (), (), ("background", "tumor"), ("PET",))
     with pytest.raises(UsageError, match=message):
         load_config(None, overrides).model_settings(data)
+
+
+def test_a_blur_may_be_none():
+    config = load_config(None, ["training.augmentation.blur_sigma=[0,0]"])
+    assert config.training.augmentation.blur_sigma == (0, 0)
 
 
 def test_overrides_change_a_part_or_exchange_it():

@@ -115,7 +115,8 @@ def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Cas
         if declared != expected and _is_declared(declared):
             raise DatasetError(
                 f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
-                f"{', '.join(expected)}, in this order; correct what the data set says of itself, or take another model"
+                f"{', '.join(expected)}, in this order; correct what the data set says of itself, "
+                "or take another model"
             )
     cases = {
         Split.test: dataset.test,

@@ -1,0 +1,65 @@
+"""Which cases a model is measured on: those whose labels and channels are the model's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from voxclick.cli.evaluate import Split, choose_cases
+from voxclick.config import RunConfig
+from voxclick.datasets import Dataset
+from voxclick.errors import DatasetError
+from voxclick.model_files import ModelSettings
+
+
+def model(labels=("background", "liver", "tumor"), channels=("CT", "PET")) -> ModelSettings:
+    return RunConfig().model_settings(Dataset(Path(), (), (), labels, channels))
+
+
+def list_file(folder: Path, *image_columns: str) -> Path:
+    columns = [*image_columns, "label", "split"]
+    values = [*(f"{column}.nii" for column in image_columns), "label.nii", "test"]
+    path = folder / "cases.csv"
+    path.write_text(f"{','.join(columns)}\n{','.join(values)}\n")
+    return path
+
+
+def dataset_json(folder: Path, **declared: object) -> Path:
+    path = folder / "dataset.json"
+    case = {"image": ["ct.nii", "pet.nii"], "label": "label.nii"}
+    path.write_text(json.dumps({"training": [], "test": [case], **declared}))
+    return path
+
+
+def test_channels_in_the_models_order_are_taken_and_in_another_refused(tmp_path):
+    (case,) = choose_cases(list_file(tmp_path, "image_CT", "image_PET"), Split.test, model())
+    assert [path.name for path in case.images] == ["image_CT.nii", "image_PET.nii"]
+    swapped = list_file(tmp_path, "image_PET", "image_CT")
+    with pytest.raises(DatasetError, match="channels are PET, CT, but the model expects CT, PET"):
+        choose_cases(swapped, Split.test, model())
+
+
+def test_labels_in_the_models_order_are_taken_and_in_another_refused(tmp_path):
+    same = dataset_json(tmp_path, labels={"background": 0, "liver": 1, "tumor": 2})
+    assert len(choose_cases(same, Split.test, model())) == 1
+    swapped = dataset_json(tmp_path, labels={"background": 0, "tumor": 1, "liver": 2})
+    expected = "labels are background, tumor, liver, but the model expects background, liver, tumor"
+    with pytest.raises(DatasetError, match=expected):
+        choose_cases(swapped, Split.test, model())
+
+
+def test_a_data_set_that_declares_nothing_is_taken(tmp_path):
+    assert len(choose_cases(dataset_json(tmp_path), Split.test, model())) == 1
+
+
+def test_channels_that_are_called_channel_are_still_names(tmp_path):
+    data = dataset_json(tmp_path, channel_names={"0": "channel b", "1": "channel a"})
+    with pytest.raises(DatasetError, match="channel b, channel a"):
+        choose_cases(data, Split.test, model(channels=("channel a", "channel b")))
+
+
+def test_one_channel_may_have_any_name(tmp_path):
+    one = list_file(tmp_path, "image_SUV")
+    assert len(choose_cases(one, Split.test, model(channels=("PET",)))) == 1
