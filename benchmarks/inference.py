@@ -19,8 +19,15 @@ from pathlib import Path
 import torch
 from monai.inferers import sliding_window_inference
 
+from voxclick.geometry.box import Box
 from voxclick.networks import NetworkSettings, build_network, lay_out_for, window_multiple
-from voxclick.sliding_window import SlidingWindows, VolumeInference
+from voxclick.sliding_window import (
+    CacheSettings,
+    SlidingWindows,
+    TensorSource,
+    VolumeInference,
+    WindowGrid,
+)
 from voxclick.sliding_window.precision import resolve_precision
 
 
@@ -29,7 +36,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--network", default="dynunet-light")
     parser.add_argument("--window", type=int, default=64)
-    parser.add_argument("--window-batch", type=int, default=4)
+    parser.add_argument("--window-batch", type=int, default=1)
     parser.add_argument("--volume", type=int, nargs=3, default=(128, 128, 192))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
@@ -43,6 +50,7 @@ def main() -> None:
     laid_out = lay_out_for(copy.deepcopy(network), device)
     volume = torch.rand((3, *options.volume))
     window = (options.window,) * 3
+    shape: tuple[int, int, int] = tuple(options.volume)
     figures: dict[str, object] = {
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -55,11 +63,8 @@ def main() -> None:
     }
 
     for precision in dict.fromkeys(["float32", "auto"]):
-        inference = VolumeInference(
-            laid_out,
-            SlidingWindows(window=window, window_batch=options.window_batch, precision=precision),
-            window_multiple(settings),
-            device,
+        sliding = SlidingWindows(
+            window=window, window_batch=options.window_batch, precision=precision
         )
         dtype = resolve_precision(precision, device)
 
@@ -72,19 +77,24 @@ def main() -> None:
                     volume[None].to(device), window, options.window_batch, network, 0.25, "gaussian"
                 )
 
-        ours, theirs = timed_in_turn(
-            lambda inference=inference: inference.predict(volume), monai, options.repeats, device
-        )
+        def voxclick(sliding: SlidingWindows = sliding) -> torch.Tensor:
+            # opened anew each time, so that nothing is remembered
+            inference = VolumeInference(
+                laid_out, sliding, window_multiple(settings), device, shape, 2, CacheSettings()
+            )
+            return inference.margins(TensorSource(volume), Box.of_shape(shape))
+
+        ours, theirs = timed_in_turn(voxclick, monai, options.repeats, device)
         figures[precision] = {
             "dtype": str(dtype),
-            "windows": len(inference.grid(tuple(options.volume)).boxes),
+            "windows": len(WindowGrid.cover(shape, window, sliding.overlap).boxes),
             "voxclick_seconds": spread(ours),
             "monai_seconds": spread(theirs),
             "ratio_of_medians": round(statistics.median(ours) / statistics.median(theirs), 3),
         }
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-            inference.predict(volume)
+            voxclick()
             figures[precision]["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     report(figures, options.out)
 

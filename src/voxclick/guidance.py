@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -158,6 +158,25 @@ class GuidanceEncoder(ABC):
         _check_inside([click], channel.shape)
         self._draw_another(channel, click, earlier)
 
+    def encode_box(
+        self, clicks: Sequence[Sequence[Index3]], shape: Index3, box: Box
+    ) -> GuidanceTensor:
+        """A part of what `encode` draws, at the cost of that part.
+
+        Args:
+            clicks: ``clicks[l]`` are the voxels clicked for label l, anywhere in the grid.
+            shape: of the network's grid.
+            box: inside the grid.
+        """
+        guidance = torch.zeros((len(clicks), *box.shape), dtype=torch.float32)
+        for channel, clicks_of_label in zip(guidance, clicks, strict=True):
+            self._draw_box(channel, clicks_of_label, shape, box)
+        return guidance
+
+    @abstractmethod
+    def key(self, clicks: Sequence[Index3], shape: Index3, box: Box) -> Hashable:
+        """What one label's channel shows in a box: equal keys, equal voxels."""
+
     @abstractmethod
     def changed_box(
         self, before: Sequence[Index3], after: Sequence[Index3], shape: Index3
@@ -176,6 +195,12 @@ class GuidanceEncoder(ABC):
     @abstractmethod
     def _draw(self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3]) -> None:
         """Draw clicks into an empty channel."""
+
+    @abstractmethod
+    def _draw_box(
+        self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3], shape: Index3, box: Box
+    ) -> None:
+        """Draw what clicks of a grid leave in one box of it into an empty channel of the box."""
 
     @abstractmethod
     def _draw_another(
@@ -205,9 +230,19 @@ class LocalEncoder(GuidanceEncoder):
         changed_clicks = set(before) ^ set(after)
         return Box.union(Box.around(click, self._reach).clip(shape) for click in changed_clicks)
 
+    def key(self, clicks: Sequence[Index3], shape: Index3, box: Box) -> Hashable:
+        return frozenset(click for click in clicks if Box.around(click, self._reach).meets(box))
+
     def _draw(self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3]) -> None:
         for click in clicks:
             self._paste(channel, click)
+
+    def _draw_box(
+        self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3], shape: Index3, box: Box
+    ) -> None:
+        for i, j, k in clicks:
+            a, b, c = box.start
+            self._paste(channel, (i - a, j - b, k - c))
 
     def _draw_another(
         self, channel: Float[Tensor, "i j k"], click: Index3, earlier: Sequence[Index3]
@@ -217,6 +252,8 @@ class LocalEncoder(GuidanceEncoder):
     def _paste(self, channel: Float[Tensor, "i j k"], click: Index3) -> None:
         box = Box.around(click, self._reach)
         inside = box.clip(channel.shape)
+        if inside.is_empty:
+            return
         part_of_stamp = tuple(
             slice(a - origin, b - origin)
             for a, b, origin in zip(inside.start, inside.stop, box.start, strict=True)
@@ -251,8 +288,28 @@ class SwFastEditEncoder(GuidanceEncoder):
         indices = torch.stack(torch.unravel_index(changed, shape))
         return Box(tuple(indices.amin(1).tolist()), tuple((indices.amax(1) + 1).tolist()))
 
+    def key(self, clicks: Sequence[Index3], shape: Index3, box: Box) -> Hashable:
+        indices = self._drawn_inside(clicks, shape, box)
+        return tuple(map(tuple, indices.T.tolist()))
+
     def _draw(self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3]) -> None:
         self._fill(channel, clicks, 1.0)
+
+    def _draw_box(
+        self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3], shape: Index3, box: Box
+    ) -> None:
+        i, j, k = self._drawn_inside(clicks, shape, box)
+        channel[i, j, k] = 1.0
+
+    def _drawn_inside(
+        self, clicks: Sequence[Index3], shape: Index3, box: Box
+    ) -> Int[Tensor, "3 n"]:
+        """The voxels above the threshold in a box, counted from its first."""
+        drawn = torch.stack(torch.unravel_index(self._drawn_voxels(clicks, shape), shape))
+        inside = box.clip(shape)
+        start, stop = torch.tensor(inside.start)[:, None], torch.tensor(inside.stop)[:, None]
+        is_inside = ((drawn >= start) & (drawn < stop)).all(dim=0)
+        return drawn[:, is_inside] - torch.tensor(box.start)[:, None]
 
     def _draw_another(
         self, channel: Float[Tensor, "i j k"], click: Index3, earlier: Sequence[Index3]

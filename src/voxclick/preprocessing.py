@@ -9,7 +9,7 @@ bit of what the network sees. Nothing is resampled where the spacing already fit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
@@ -31,13 +31,13 @@ from torch import Tensor
 from voxclick.errors import GeometryError, UnsupportedImageError
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
-from voxclick.types import ImageTensor, Index3, LabelTensor, LogitsTensor, Vector3
+from voxclick.types import ImageTensor, Index3, LabelTensor, MarginsTensor, Vector3
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
 
 SPACING_TOLERANCE_MM = 1e-3
 """An axis this near to the wanted spacing keeps its own (MONAI's tolerance in `Spacing`)."""
 
-_BLOCK_VOXELS = 96
+_BLOCK_VOXELS = 64
 """Edge of the cubes that are resampled one by one: it bounds memory, and restoring passes over the
 cubes that hold background alone."""
 
@@ -154,6 +154,14 @@ class Regridding:
         """4 x 4, voxel of the network's grid to (fractional) voxel of the oriented one."""
         return _inverse(self.network_from_oriented)
 
+    def box_to_file(self, box: Box) -> Box:
+        """The file's voxels that a box of the oriented grid holds."""
+        return _mapped(box, self.file_from_oriented)
+
+    def box_to_oriented(self, box: Box) -> Box:
+        """The oriented grid's voxels that a box of the file holds."""
+        return _mapped(box, self.oriented_from_file)
+
     def orient(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
         """The file's array with its axes turned to RAS+; a view."""
         return apply_orientation(voxels, self.orientation)
@@ -187,6 +195,10 @@ class PreparedImage:
         position = apply_affine(grids.network_from_oriented, oriented)
         return _nearest_voxel(position, grids.network.shape)
 
+    def box_to_network(self, box: Box) -> Box:
+        """The network's voxels that the labels in a box of the file depend on."""
+        return _needed_for(self.regridding.box_to_oriented(box), self.regridding)
+
     def network_to_file(self, index: Index3) -> Index3:
         """The file's voxel at the centre of a network's voxel, clipped into the file's grid."""
         grids = self.regridding
@@ -195,6 +207,23 @@ class PreparedImage:
         return _nearest_voxel(
             apply_affine(grids.file_from_oriented, np.array(oriented)), self.source.shape
         )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPatch:
+    """The labels in a box of an image file.
+
+    Attributes:
+        box: in voxels of the file.
+        labels: uint8 label indices, in the file's axis order.
+    """
+
+    box: Box
+    labels: NDArray[np.uint8]
+
+
+ReadMargins: TypeAlias = Callable[[Box], MarginsTensor]
+"""Gives the margins (foreground, i, j, k) in a box of the network's grid."""
 
 
 class Preprocessing:
@@ -248,31 +277,66 @@ class Preprocessing:
             largest = torch.maximum(largest, share)
         return label
 
-    def restore(self, logits: LogitsTensor, prepared: PreparedImage) -> NDArray[np.uint8]:
-        """Label every voxel of the file: linear interpolation of the logits, then their argmax.
+    def restore(
+        self,
+        read: ReadMargins,
+        prepared: PreparedImage,
+        changed: Sequence[Box] | None = None,
+    ) -> Iterator[LabelPatch]:
+        """Label voxels of the file: linear interpolation of the margins, then the largest wins.
 
-        Equal logits count as the label with the lower index.
+        Background is where no margin is positive; equal margins count as the label with the
+        lower index. A voxel's label does not depend on which others are restored with it.
 
         Args:
-            logits: (label, i, j, k) on the network's grid, on any device.
-            prepared: the image that the logits belong to.
+            read: the margins in a box of the network's grid, on any device.
+            prepared: the image that the margins belong to.
+            changed: boxes of the network's grid: only what depends on them (and a little around
+                it) is restored. None for everything.
 
-        Returns:
-            Label indices in the file's own shape and axis order.
-
-        Raises:
-            GeometryError: the logits do not lie on the network's grid.
+        Yields:
+            Labels of boxes of the file that do not overlap.
         """
         grids = prepared.regridding
-        if logits.ndim != 4 or tuple(logits.shape[1:]) != grids.network.shape:
-            raise GeometryError(
-                f"expected logits of shape (labels, {', '.join(map(str, grids.network.shape))}), "
-                f"got {tuple(logits.shape)}"
-            )
-        labels = np.empty(grids.oriented.shape, dtype=np.uint8)
-        for block in _blocks(grids.oriented.shape):
-            labels[block.to_slices()] = _label_block(logits.detach(), grids, block)
-        return grids.disorient(labels)
+        blocks = list(_blocks(Box.of_shape(grids.oriented.shape)))
+        if changed is not None:
+            reached = [_reached_from(box, grids) for box in changed if not box.is_empty]
+            blocks = [block for block in blocks if any(block.meets(box) for box in reached)]
+        for _, row in itertools.groupby(blocks, key=lambda block: block.start[0]):
+            # a row of blocks is read at once, so that what they share is computed once
+            in_row = [(block, _needed_for(block, grids)) for block in row]
+            under = Box.union(needed for _, needed in in_row)
+            assert under is not None  # blocks are never empty
+            margins = read(under)
+            for block, needed in in_row:
+                inside = margins[(..., *needed.relative_to(under.start).to_slices())]
+                yield _patch(_label_block(inside, needed, grids, block), block, grids)
+
+    def restore_inside(
+        self, margins: MarginsTensor, box: Box, prepared: PreparedImage
+    ) -> Iterator[LabelPatch]:
+        """Label the file's voxels in one box, from what is known in that box alone.
+
+        At its border, voxels take what is known of their nearest neighbours inside.
+
+        Args:
+            margins: (foreground, i, j, k) in the box.
+            box: of the network's grid.
+        """
+        grids = prepared.regridding
+        target = box
+        if grids.resamples:
+            target = _window_under(box, grids.oriented_from_network, grids.oriented.shape)
+        for block in _blocks(target):
+            needed = _needed_for(block, grids).intersect(box)
+            inside = margins[(..., *needed.relative_to(box.start).to_slices())]
+            yield _patch(_label_block(inside, needed, grids, block), block, grids)
+
+
+def label_of_margins(margins: MarginsTensor) -> LabelTensor:
+    """uint8 label indices (i, j, k): the largest margin that is positive, else background."""
+    best, label = margins.max(dim=0)
+    return torch.where(best > 0, label + 1, 0).to(torch.uint8)
 
 
 def _refuse_empty_range(low: float, high: float) -> None:
@@ -330,7 +394,7 @@ def _to_network(voxels: NDArray[np.generic], grids: Regridding) -> Tensor:
         return image
     resampled = torch.empty(grids.network.shape)
     sampling = grids.oriented_from_network
-    for block in _blocks(grids.network.shape):
+    for block in _blocks(Box.of_shape(grids.network.shape)):
         window = _window_under(block, sampling, grids.oriented.shape)
         values = image[window.to_slices()][None].double()
         (sampled,) = _interpolate(values, window, block, sampling)
@@ -347,30 +411,44 @@ def _finite(volume: Volume) -> NDArray[np.generic]:
     return volume.voxels
 
 
-def _label_block(logits: Tensor, grids: Regridding, block: Box) -> NDArray[np.integer] | int:
-    """Labels of a block of the oriented grid; 0 when all of it is background.
+def _label_block(margins: Tensor, needed: Box, grids: Regridding, block: Box) -> NDArray[np.uint8]:
+    """Labels of a block of the oriented grid from the margins in the box that it needs.
 
-    Interpolation is linear, so labels may be compared by their margins over the background; and
-    it stays between its inputs, so without a positive margin there is background throughout.
+    Interpolation stays between its inputs, so without a positive margin there is background
+    throughout.
     """
-    sampling, window = grids.network_from_oriented, block
+    if not (margins > 0).any():
+        return np.zeros(block.shape, dtype=np.uint8)
+    margins = margins.detach().double()
     if grids.resamples:
-        window = _window_under(block, sampling, grids.network.shape)
-    values = logits[(slice(None), *window.to_slices())]
-    if not (values[1:] > values[:1]).any():
-        return 0
-    margins = values[1:].double() - values[:1].double()
-    if grids.resamples:
-        margins = _interpolate(margins, window, block, sampling)
-    best, label = margins.max(dim=0)
-    return torch.where(best > 0, label + 1, 0).cpu().numpy()
+        margins = _interpolate(margins, needed, block, grids.network_from_oriented)
+    return label_of_margins(margins).cpu().numpy()
 
 
-def _blocks(shape: Index3) -> Iterator[Box]:
-    """The cubes that a grid is cut into."""
+def _patch(labels: NDArray[np.uint8], block: Box, grids: Regridding) -> LabelPatch:
+    return LabelPatch(grids.box_to_file(block), grids.disorient(labels))
+
+
+def _blocks(box: Box) -> Iterator[Box]:
+    """The cubes that a grid is cut into, as far as they lie in a box of it."""
     edge = _BLOCK_VOXELS
-    for i, j, k in itertools.product(*(range(0, n, edge) for n in shape)):
-        yield Box((i, j, k), (i + edge, j + edge, k + edge)).clip(shape)
+    starts = (range(a // edge * edge, b, edge) for a, b in zip(box.start, box.stop, strict=True))
+    for i, j, k in itertools.product(*starts):
+        yield Box((i, j, k), (i + edge, j + edge, k + edge)).intersect(box)
+
+
+def _needed_for(block: Box, grids: Regridding) -> Box:
+    """The network's voxels that a block of the oriented grid is interpolated from."""
+    if not grids.resamples:
+        return block
+    return _window_under(block, grids.network_from_oriented, grids.network.shape)
+
+
+def _reached_from(box: Box, grids: Regridding) -> Box:
+    """A box of the oriented grid outside which nothing depends on a box of the network's."""
+    if not grids.resamples:
+        return box
+    return _window_under(box.grown(1), grids.oriented_from_network, grids.oriented.shape)
 
 
 def _window_under(block: Box, sampling: NDArray[np.float64], shape: Index3) -> Box:
@@ -422,6 +500,15 @@ def _scale_intensity(image: Tensor, scaling: IntensityScaling) -> Tensor:
     if low == high:
         return torch.zeros_like(image)
     return ((image - low) / (high - low)).clamp(0, 1)
+
+
+def _mapped(box: Box, whole_numbers: NDArray[np.float64]) -> Box:
+    """A box where a matrix of flips and swaps puts it."""
+    ends = np.array([box.start, [b - 1 for b in box.stop]])
+    corners = np.rint(apply_affine(whole_numbers, ends)).astype(int)
+    i, j, k = corners.min(axis=0).tolist()
+    m, n, o = corners.max(axis=0).tolist()
+    return Box((i, j, k), (m + 1, n + 1, o + 1))
 
 
 def _nearest_voxel(position: NDArray[np.float64], shape: Index3) -> Index3:

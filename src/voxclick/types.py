@@ -20,8 +20,8 @@ ImageTensor: TypeAlias = Float[Tensor, "channel i j k"]
 GuidanceTensor: TypeAlias = Float[Tensor, "label i j k"]
 """Click channels, one per label, in the order of the model's labels."""
 
-LogitsTensor: TypeAlias = Float[Tensor, "label i j k"]
-"""Network output without batch, one channel per label."""
+MarginsTensor: TypeAlias = Float[Tensor, "foreground i j k"]
+"""Logits of the foreground labels minus that of the background: one channel less says as much."""
 
 LabelTensor: TypeAlias = Int[Tensor, "i j k"]
 """Label indices; 0 is background."""

@@ -56,8 +56,10 @@ class VolumeGeometry:
         """The voxel whose centre is nearest (in index space) to a RAS+ position in mm.
 
         Raises:
-            ClickError: the position lies outside the volume.
+            ClickError: the position lies outside the volume, or is not finite.
         """
+        if not np.isfinite(position_mm).all():
+            raise ClickError(f"expected a position in mm, got {tuple(position_mm)}")
         inverse = as_affine(np.linalg.inv(self.affine))
         i, j, k = np.rint(apply_affine(inverse, np.array(position_mm))).astype(int).tolist()
         if not all(0 <= x < n for x, n in zip((i, j, k), self.shape, strict=True)):

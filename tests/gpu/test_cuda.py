@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from voxclick.geometry.box import Box
 from voxclick.guidance import (
     DiskGuidance,
     DistanceGuidance,
@@ -19,7 +20,12 @@ from voxclick.guidance import (
 from voxclick.networks import NetworkSettings, build_network
 from voxclick.simulation import Corrective, LargestError, MaxSteps, SimulatedUser
 from voxclick.simulation.distances import distance_to_outside
-from voxclick.sliding_window import SlidingWindows, VolumeInference
+from voxclick.sliding_window import (
+    CacheSettings,
+    SlidingWindows,
+    TensorSource,
+    VolumeInference,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,16 +41,22 @@ def blobs(seed: int) -> torch.Tensor:
     return (smooth[0, 0] > 0.5).to(torch.uint8)
 
 
+def margins(network, settings, device, volume) -> torch.Tensor:
+    shape = tuple(volume.shape[1:])
+    inference = VolumeInference(network, settings, (8, 8, 8), device, shape, 2, CacheSettings())
+    return inference.margins(TensorSource(volume), Box.of_shape(shape))
+
+
 @pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_logits_agree_with_the_cpu(precision):
+def test_margins_agree_with_the_cpu(precision):
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     network = build_network(NetworkSettings(name="dynunet-light"), 3, 2)
     volume = torch.rand((3, 70, 50, 60))
     settings = SlidingWindows(window=(32, 32, 32), window_batch=4, precision="float32")
-    expected = VolumeInference(network, settings, (8, 8, 8), CPU).predict(volume)
+    expected = margins(network, settings, CPU, volume)
     chosen = settings.model_copy(update={"precision": precision})
-    found = VolumeInference(network.to(CUDA), chosen, (8, 8, 8), CUDA).predict(volume).cpu()
+    found = margins(network.to(CUDA), chosen, CUDA, volume).cpu()
     tolerance = 1e-3 if precision == "float32" else 0.1
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 

@@ -125,7 +125,8 @@ def test_segment_by_command_and_from_python_agree(trained_run, phantom_folder, t
     image = voxclick.read_volume(image_path)
     session = voxclick.InteractiveSession(voxclick.load_model(model_path, "cpu"), image)
     session.click((20, 12, 30), "tumor")
-    mask = session.click((3, 3, 3), "background")
+    session.click((3, 3, 3), "background")
+    mask = session.predict().label_map
     for name in ("file.nii.gz", "typed.mha"):
         written = voxclick.read_label_map(tmp_path / name)
         assert np.array_equal(written.voxels, mask.voxels)

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
+from restoring import restored
 from voxclick import preprocessing
 from voxclick.errors import GeometryError, UnsupportedImageError
+from voxclick.geometry.box import Box
 from voxclick.preprocessing import (
     LogScaling,
     PercentileScaling,
@@ -277,7 +279,7 @@ def test_restore_is_the_argmax_of_each_label_interpolated_alone(request, kind, l
     process = preprocessing_to(spacing)
     prepared = process.prepare([volume])
     logits = smooth_noise(labels, *prepared.geometry.shape)
-    found = process.restore(torch.from_numpy(logits), prepared)
+    found = restored(process, torch.from_numpy(logits), prepared)
     expected = interpolated(volume, prepared, logits)
     assert found.dtype == np.uint8
     assert found.shape == volume.shape
@@ -294,7 +296,7 @@ def test_restore_passes_over_background_without_losing_a_voxel(oblique):
     logits = np.zeros((2, *prepared.geometry.shape), np.float32)
     logits[0] = 1
     logits[1, 5, 6, 7] = 20
-    found = process.restore(torch.from_numpy(logits), prepared)
+    found = restored(process, torch.from_numpy(logits), prepared)
     margin = np.diff(interpolated(oblique, prepared, logits), axis=0)[0]
     assert found.any()
     assert np.array_equal(found, margin > 0)
@@ -304,19 +306,10 @@ def test_equal_logits_are_background_and_nan_is_too(oblique):
     process = preprocessing_to(SPACING)
     prepared = process.prepare([oblique])
     logits = torch.ones(3, *prepared.geometry.shape)
-    assert not process.restore(logits, prepared).any()
-    assert not process.restore(logits * torch.nan, prepared).any()
+    assert not restored(process, logits, prepared).any()
+    assert not restored(process, logits * torch.nan, prepared).any()
     logits[1:] = 2
-    assert (process.restore(logits, prepared) == 1).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_restore_takes_any_precision_and_logits_with_gradient(oblique, dtype):
-    process = preprocessing_to(SPACING)
-    prepared = process.prepare([oblique])
-    logits = torch.from_numpy(smooth_noise(2, *prepared.geometry.shape)).to(dtype)
-    expected = process.restore(logits.float(), prepared)
-    assert np.array_equal(process.restore(logits.requires_grad_(), prepared), expected)
+    assert (restored(process, logits, prepared) == 1).all()
 
 
 @pytest.mark.gpu
@@ -324,8 +317,53 @@ def test_restore_on_a_gpu_is_restore_on_the_cpu(oblique):
     process = preprocessing_to(SPACING)
     prepared = process.prepare([oblique])
     logits = torch.from_numpy(smooth_noise(3, *prepared.geometry.shape))
-    expected = process.restore(logits, prepared)
-    assert np.array_equal(process.restore(logits.cuda(), prepared), expected)
+    expected = restored(process, logits, prepared)
+    assert np.array_equal(restored(process, logits.cuda(), prepared), expected)
+
+
+@pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
+@pytest.mark.parametrize("kind", ["oblique", "sheared"])
+def test_restoring_what_changed_is_restoring_all(request, kind, spacing, monkeypatch):
+    """With small blocks, so that most of them are left alone."""
+    monkeypatch.setattr("voxclick.preprocessing._BLOCK_VOXELS", 4)
+    volume = request.getfixturevalue(kind)
+    process = preprocessing_to(spacing)
+    prepared = process.prepare([volume])
+    before = torch.from_numpy(smooth_noise(3, *prepared.geometry.shape))
+    shape = prepared.geometry.shape
+    box = Box.around(tuple(n // 4 for n in shape), 1).clip(shape)
+    after = before.clone()
+    after[(..., *box.to_slices())] *= -1
+    labels, whole = restored(process, before, prepared), restored(process, after, prepared)
+    assert not np.array_equal(labels, whole)
+    margins = after[1:] - after[:1]
+    count = 0
+    for patch in process.restore(lambda b: margins[(..., *b.to_slices())], prepared, [box]):
+        labels[patch.box.to_slices()] = patch.labels
+        count += patch.labels.size
+    assert np.array_equal(labels, whole)
+    assert count < labels.size
+
+
+@pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
+def test_restoring_inside_a_box_is_restoring_all_away_from_its_border(oblique, spacing):
+    process = preprocessing_to(spacing)
+    prepared = process.prepare([oblique])
+    margins = torch.from_numpy(smooth_noise(1, *prepared.geometry.shape))
+    whole = restored(process, torch.cat([torch.zeros_like(margins), margins]), prepared)
+    box = Box((2, 2, 3), (12, 11, 10)).clip(prepared.geometry.shape)
+    there = margins[(..., *box.to_slices())]
+    inverse = np.linalg.inv(prepared.geometry.affine) @ oblique.affine
+    compared = 0
+    for patch in process.restore_inside(there, box, prepared):
+        indices = np.moveaxis(np.indices(patch.labels.shape), 0, -1) + patch.box.start
+        position = apply_affine(inverse, indices)
+        between = (position >= box.start) & (position <= np.subtract(box.stop, 1))
+        inside = between.all(axis=-1)
+        expected = whole[patch.box.to_slices()]
+        assert np.array_equal(patch.labels[inside], expected[inside])
+        compared += inside.sum()
+    assert compared > 50
 
 
 @pytest.mark.parametrize("kind", ["oblique", "sheared"])
@@ -335,7 +373,7 @@ def test_a_mask_comes_back_nearly_the_same_through_a_finer_grid(request, kind):
     process = preprocessing_to((1.0, 1.0, 1.0))
     prepared = process.prepare([Volume(mask, volume.affine)])
     foreground = prepared.image[0]
-    found = process.restore(torch.stack([1 - foreground, foreground]), prepared)
+    found = restored(process, torch.stack([1 - foreground, foreground]), prepared)
     dice = 2 * (found * mask).sum() / (found.sum() + mask.sum())
     assert dice > 0.95
 
@@ -348,7 +386,7 @@ def test_without_resampling_a_voxel_comes_back_where_it_was(oblique):
         prepared = process.prepare([Volume(voxels, oblique.affine)])
         assert prepared.image[0][prepared.click_to_network(index)] == 1
         logits = torch.stack([1 - prepared.image[0], prepared.image[0]])
-        assert np.argwhere(process.restore(logits, prepared)).tolist() == [list(index)]
+        assert np.argwhere(restored(process, logits, prepared)).tolist() == [list(index)]
 
 
 # What does not fit
@@ -366,15 +404,11 @@ def test_channels_on_different_grids_are_refused(oblique):
         process.prepare([oblique])
 
 
-def test_labels_and_logits_of_another_grid_are_refused(oblique):
+def test_labels_of_another_grid_are_refused(oblique):
     process = preprocessing_to(SPACING)
     prepared = process.prepare([oblique])
     with pytest.raises(GeometryError, match="another grid than its image"):
         process.prepare_label(LabelMap(np.zeros((3, 3, 3), np.uint8), oblique.affine), prepared)
-    with pytest.raises(GeometryError, match=r"expected logits of shape \(labels"):
-        process.restore(torch.zeros(2, *oblique.shape), prepared)
-    with pytest.raises(GeometryError, match="expected logits"):
-        process.restore(torch.zeros(prepared.geometry.shape), prepared)
 
 
 def test_voxels_that_are_not_finite_are_refused(oblique):

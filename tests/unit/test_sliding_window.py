@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,25 +12,52 @@ from monai.inferers import sliding_window_inference
 from torch import nn
 
 from voxclick.geometry.box import Box
-from voxclick.sliding_window import OnePass, SlidingWindows, VolumeInference, WindowGrid
+from voxclick.sliding_window import (
+    CacheSettings,
+    OnePass,
+    SlidingWindows,
+    TensorSource,
+    VolumeInference,
+    WindowGrid,
+)
+from voxclick.sliding_window.inference import BACKGROUND_MARGIN
 
 CPU = torch.device("cpu")
+ENTRY_GIB = 8**3 * 4 / 2**30
+"""One result of a window of 8³ with one margin in float32."""
 
 
 class PositionDependent(nn.Module):
     """Its output depends on where in the window a voxel lies, so that blending matters."""
 
-    def __init__(self, window: tuple[int, int, int]) -> None:
+    def __init__(self, window: tuple[int, int, int], labels: int = 2) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
-        self.gain = nn.Parameter(torch.rand((2, *window), generator=generator))
+        self.gain = nn.Parameter(torch.rand((labels, *window), generator=generator))
+        self.batches: list[int] = []
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(windows))
         return windows.sum(dim=1, keepdim=True) * self.gain + self.gain.flip(0)
 
 
-def infer(network, settings, volume, multiple=(1, 1, 1)):
-    return VolumeInference(network, settings, multiple, CPU).predict(volume)
+class Margin(nn.Module):
+    """The first input channel is the margin."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(windows[:, :1]), windows[:, :1]], dim=1)
+
+
+def inference_of(network, settings, shape, multiple=(1, 1, 1), labels=2, **cache):
+    return VolumeInference(
+        network, settings, multiple, CPU, shape, labels, CacheSettings(**{"host_gib": 1, **cache})
+    )
+
+
+def infer(network, settings, volume, multiple=(1, 1, 1), labels=2, on_windows=None, **cache):
+    shape = tuple(volume.shape[1:])
+    inference = inference_of(network, settings, shape, multiple, labels, **cache)
+    return inference.margins(TensorSource(volume), Box.of_shape(shape), on_windows)
 
 
 @pytest.mark.parametrize("blending", ["gaussian", "constant"])
@@ -36,7 +65,7 @@ def infer(network, settings, volume, multiple=(1, 1, 1)):
 @pytest.mark.parametrize("shape", [(20, 17, 25), (8, 8, 8), (5, 20, 7), (30, 6, 8)])
 def test_equals_monai(shape, window_batch, blending):
     window = (8, 8, 8)
-    network = PositionDependent(window)
+    network = PositionDependent(window, labels=3)
     volume = torch.rand((3, *shape), generator=torch.Generator().manual_seed(1))
     ours = infer(
         network,
@@ -44,11 +73,12 @@ def test_equals_monai(shape, window_batch, blending):
             window=window, blending=blending, window_batch=window_batch, precision="float32"
         ),
         volume,
+        labels=3,
     )
     theirs = sliding_window_inference(
         volume[None], window, window_batch, network, overlap=0.25, mode=blending
-    )
-    torch.testing.assert_close(ours, theirs[0].detach(), rtol=1e-5, atol=1e-5)
+    )[0].detach()
+    torch.testing.assert_close(ours, theirs[1:] - theirs[:1], rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,58 +87,176 @@ def test_equals_monai(shape, window_batch, blending):
     window=st.tuples(*[st.integers(1, 16)] * 3),
     overlap=st.floats(0, 0.9),
 )
-def test_windows_cover_every_voxel_and_stay_inside(shape, window, overlap):
+def test_windows_cover_every_voxel_and_none_lies_outside(shape, window, overlap):
     grid = WindowGrid.cover(shape, window, overlap)
-    seen = torch.zeros(grid.padded_shape)
+    seen = torch.zeros(shape)
     for box in grid.boxes:
         assert box.shape == window
-        assert box.clip(grid.padded_shape) == box
-        seen[box.to_slices()] += 1
+        inside = box.clip(shape)
+        assert inside.shape == tuple(min(n, w) for n, w in zip(shape, window, strict=True))
+        seen[inside.to_slices()] += 1
     assert seen.min() >= 1
-    assert grid.volume_box.shape == shape
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 30)] * 3),
+    window=st.tuples(*[st.integers(1, 16)] * 3),
+    data=st.data(),
+)
+def test_a_window_around_a_voxel_holds_it_and_no_less_of_the_volume_than_fits(shape, window, data):
+    centre = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+    box = WindowGrid.cover(shape, window, 0.25).around(centre)
+    assert box.shape == window
+    assert box.contains(centre)
+    assert box.clip(shape).shape == tuple(min(n, w) for n, w in zip(shape, window, strict=True))
 
 
 def test_a_network_that_copies_gives_the_volume_back():
-    volume = torch.rand((2, 19, 23, 11))
-    copied = infer(nn.Identity(), SlidingWindows(window=(8, 8, 8), precision="float32"), volume)
+    volume = torch.rand((1, 19, 23, 11))
+    copied = infer(Margin(), SlidingWindows(window=(8, 8, 8), precision="float32"), volume)
     torch.testing.assert_close(copied, volume)
 
 
 def test_one_pass_pads_to_the_multiple_and_cuts_it_off_again():
     seen = []
 
-    class Spy(nn.Module):
+    class Spy(Margin):
         def forward(self, windows):
             seen.append(tuple(windows.shape))
-            return windows
+            return super().forward(windows)
 
     volume = torch.rand((2, 5, 8, 9))
     result = infer(Spy(), OnePass(precision="float32"), volume, multiple=(4, 4, 4))
     assert seen == [(1, 2, 8, 8, 12)]
-    assert torch.equal(result, volume)
+    assert torch.equal(result, volume[:1])
 
 
 def test_one_pass_over_a_centre_crop_leaves_the_rest_background():
-    volume = torch.zeros((2, 8, 8, 8))
-    volume[1] = 1.0  # the label's logit is above the background's everywhere
-    result = infer(nn.Identity(), OnePass(centre_crop=(4, 4, 4), precision="float32"), volume)
-    predicted = result.argmax(dim=0).bool()
-    assert predicted[Box((2, 2, 2), (6, 6, 6)).to_slices()].all()
-    assert predicted.sum() == 64
+    volume = torch.ones((1, 8, 8, 8))
+    result = infer(Margin(), OnePass(centre_crop=(4, 4, 4), precision="float32"), volume)
+    expected = torch.full((1, 8, 8, 8), BACKGROUND_MARGIN)
+    expected[(0, *Box((2, 2, 2), (6, 6, 6)).to_slices())] = 1
+    assert torch.equal(result, expected)
 
 
-def test_progress_counts_windows():
+def test_windows_that_ran_are_counted_once():
     told = []
-    inference = VolumeInference(
-        nn.Identity(), SlidingWindows(window=(8, 8, 8), window_batch=2), (1, 1, 1), CPU
-    )
-    inference.predict(torch.zeros(1, 8, 8, 20), lambda done, total: told.append((done, total)))
-    assert told == [(2, 3), (3, 3)]
+    volume = torch.zeros(1, 8, 8, 20)
+    inference = inference_of(Margin(), SlidingWindows(window=(8, 8, 8), window_batch=2), (8, 8, 20))
+    source = TensorSource(volume)
+    for _ in range(2):
+        inference.margins(source, Box.of_shape((8, 8, 20)), told.append)
+    assert told == [2, 1]
 
 
 def test_the_network_is_left_in_the_mode_it_was_in():
-    network = nn.Dropout(0.5).train()
+    class DropsOut(Margin):
+        def __init__(self):
+            super().__init__()
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, windows):
+            return super().forward(self.dropout(windows))
+
+    network = DropsOut().train()
     volume = torch.ones((1, 8, 8, 8))
     result = infer(network, SlidingWindows(window=(8, 8, 8), precision="float32"), volume)
     assert network.training
+    assert network.dropout.training
     assert torch.equal(result, volume)  # but it ran without dropout
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(3, 24)] * 3),
+    overlap=st.sampled_from([0.0, 0.25, 0.6]),
+    entries=st.integers(0, 9),
+    window_batch=st.integers(1, 4),
+    data=st.data(),
+)
+def test_any_box_with_any_cache_has_the_bits_of_the_whole(
+    shape, overlap, entries, window_batch, data
+):
+    sliding = SlidingWindows(
+        window=(8, 8, 8), overlap=overlap, window_batch=window_batch, precision="float32"
+    )
+    network = PositionDependent((8, 8, 8))
+    volume = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1))
+    whole = infer(network, sliding, volume)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        poor = inference_of(network, sliding, shape, host_gib=entries * ENTRY_GIB)
+    source = TensorSource(volume)
+    network.batches.clear()
+    for _ in range(3):
+        start = [data.draw(st.integers(0, n - 1)) for n in shape]
+        stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)]
+        box = Box(tuple(start), tuple(stop))
+        assert torch.equal(poor.margins(source, box), whole[(..., *box.to_slices())])
+    assert set(network.batches) == {window_batch}
+
+
+def test_a_cache_that_is_too_small_says_so():
+    with pytest.warns(UserWarning, match=r"room for 2 of this volume's 27 windows"):
+        inference_of(
+            Margin(), SlidingWindows(window=(8, 8, 8)), (20, 20, 20), host_gib=2.5 * ENTRY_GIB
+        )
+
+
+def test_results_are_kept_on_disk_when_memory_is_used_up(tmp_path):
+    sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
+    network = PositionDependent((8, 8, 8))
+    volume = torch.rand((1, 20, 20, 20))
+    inference = inference_of(
+        network, sliding, (20, 20, 20), host_gib=9.5 * ENTRY_GIB, disk_gib=1, folder=tmp_path
+    )
+    source, whole = TensorSource(volume), Box.of_shape((20, 20, 20))
+    first = inference.margins(source, whole)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 27 - 9
+    assert {path.stat().st_size for path in files} == {8**3 * 4}
+    told = []
+    assert torch.equal(inference.margins(source, whole, told.append), first)
+    assert told == []
+    del inference
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_rounds_and_overflows_to_the_largest_number():
+    sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
+    volume = torch.tensor([1 / 3, 1e6, -1e6, 0]).repeat(2).expand(1, 8, 8, 8)
+    inference = inference_of(Margin(), sliding, (8, 8, 8), dtype="float16")
+    inference.run(TensorSource(volume), [0], None)
+    kept = inference.margins(TensorSource(volume), Box.of_shape((8, 8, 8)))
+    expected = volume.clamp(-65504, 65504).half().float()
+    torch.testing.assert_close(kept, expected, rtol=1e-6, atol=0)
+
+
+class OutOfMemoryAbove(Margin):
+    """A GPU that holds only so many windows."""
+
+    def __init__(self, windows: int) -> None:
+        super().__init__()
+        self.windows = windows
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        if len(windows) > self.windows:
+            raise torch.OutOfMemoryError("too much")
+        return super().forward(windows)
+
+
+def test_a_full_gpu_halves_the_window_batch_until_it_fits():
+    volume = torch.rand((1, 20, 20, 20))
+    sliding = SlidingWindows(window=(8, 8, 8), window_batch=7, precision="float32")
+    with pytest.warns(UserWarning, match="does not hold") as warned:
+        found = infer(OutOfMemoryAbove(1), sliding, volume)
+    assert [str(w.message).split(" windows")[0].split()[-1] for w in warned] == ["7", "3"]
+    torch.testing.assert_close(found, volume)
+    with pytest.warns(UserWarning, match="going on with 3"):
+        infer(OutOfMemoryAbove(3), sliding, volume)
+
+
+def test_one_window_that_does_not_fit_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError):
+        infer(OutOfMemoryAbove(0), SlidingWindows(window=(8, 8, 8)), torch.rand((1, 8, 8, 8)))

@@ -101,7 +101,7 @@ def evaluate_session(
             prediction = session.predict()
         else:
             # nothing left to correct, or no way to: the prediction stands, at no cost
-            prediction = Prediction(prediction.label_map, windows=0, seconds=0.0)
+            prediction = Prediction(prediction.label_map, changed=None, windows=0, seconds=0.0)
         score(prediction, step)
     return EvaluatedCase(tuple(scores), first.label_map, prediction.label_map, session.clicks)
 

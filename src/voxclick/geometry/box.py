@@ -29,9 +29,9 @@ class Box:
         return Box(start, stop)  # pyright: ignore[reportArgumentType]
 
     @staticmethod
-    def union(boxes: Iterable[Box]) -> Box | None:
+    def union(boxes: Iterable[Box | None]) -> Box | None:
         """The smallest box that holds all non-empty ``boxes``; None when there is none."""
-        filled = [box for box in boxes if not box.is_empty]
+        filled = [box for box in boxes if box is not None and not box.is_empty]
         if not filled:
             return None
         start = tuple(min(box.start[axis] for box in filled) for axis in range(3))
@@ -57,6 +57,22 @@ class Box:
     def clip(self, shape: Sequence[int]) -> Box:
         """The part inside a volume of this shape."""
         return self.intersect(Box.of_shape(shape))
+
+    def meets(self, other: Box) -> bool:
+        """Whether there is a common voxel."""
+        return not self.intersect(other).is_empty
+
+    def grown(self, voxels: int) -> Box:
+        """This many voxels more on every side."""
+        start = tuple(a - voxels for a in self.start)
+        stop = tuple(b + voxels for b in self.stop)
+        return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    def relative_to(self, origin: Index3) -> Box:
+        """The same voxels, counted from another one."""
+        start = tuple(a - o for a, o in zip(self.start, origin, strict=True))
+        stop = tuple(b - o for b, o in zip(self.stop, origin, strict=True))
+        return Box(start, stop)  # pyright: ignore[reportArgumentType]
 
     def contains(self, index: Sequence[int]) -> bool:
         return all(a <= x < b for a, x, b in zip(self.start, index, self.stop, strict=True))

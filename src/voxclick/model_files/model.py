@@ -28,7 +28,13 @@ from voxclick.networks import (
     window_multiple,
 )
 from voxclick.preprocessing import PreprocessingSettings
-from voxclick.sliding_window import InferenceSettings, SlidingWindows, VolumeInference
+from voxclick.sliding_window import (
+    CacheSettings,
+    InferenceSettings,
+    SlidingWindows,
+    VolumeInference,
+)
+from voxclick.types import Index3
 
 METADATA_KEY = "voxclick"
 FORMAT_VERSION: Literal[1] = 1
@@ -44,6 +50,8 @@ class ModelSettings(BaseModel):
         guidance: how clicks become channels; None for a network without clicks.
         network: which network.
         inference: how volumes go through it, unless the caller wants otherwise.
+        air_below: in the network's input, an image that is nowhere as bright as this shows only
+            air; None if nobody knows.
         format_version: of this metadata.
     """
 
@@ -55,6 +63,7 @@ class ModelSettings(BaseModel):
     guidance: GuidanceSettings | None
     network: NetworkSettings
     inference: InferenceSettings
+    air_below: float | None = None
     format_version: Literal[1] = FORMAT_VERSION
 
     @model_validator(mode="after")
@@ -104,13 +113,27 @@ class Model:
     network: nn.Module
     device: torch.device
 
-    def inference(self, settings: InferenceSettings | None = None) -> VolumeInference:
-        """The way of volumes through the network, as stored or as `settings` say."""
+    def inference(
+        self,
+        shape: Index3,
+        settings: InferenceSettings | None = None,
+        cache: CacheSettings | None = None,
+    ) -> VolumeInference:
+        """The way of one volume through the network, as stored or as `settings` say.
+
+        Args:
+            shape: voxels of the volume, in the network's grid.
+            settings: None for those of the model file.
+            cache: how much of the windows' results is kept.
+        """
         return VolumeInference(
             self.network,
             settings or self.settings.inference,
             window_multiple(self.settings.network),
             self.device,
+            shape,
+            len(self.settings.labels),
+            cache or CacheSettings(),
         )
 
 

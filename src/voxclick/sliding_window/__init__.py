@@ -4,19 +4,25 @@ This package knows tensors and boxes; it knows nothing of clicks.
 """
 
 from voxclick.sliding_window.grid import WindowGrid
-from voxclick.sliding_window.inference import (
+from voxclick.sliding_window.inference import ProgressCallback, VolumeInference, WindowsCallback
+from voxclick.sliding_window.settings import (
+    CacheSettings,
     InferenceSettings,
     OnePass,
-    ProgressCallback,
     SlidingWindows,
-    VolumeInference,
 )
+from voxclick.sliding_window.source import TensorSource, WindowSource, pad_to_window
 
 __all__ = [
+    "CacheSettings",
     "InferenceSettings",
     "OnePass",
     "ProgressCallback",
     "SlidingWindows",
+    "TensorSource",
     "VolumeInference",
     "WindowGrid",
+    "WindowSource",
+    "WindowsCallback",
+    "pad_to_window",
 ]

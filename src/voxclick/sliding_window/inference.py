@@ -1,80 +1,49 @@
-"""A whole volume through the network: by sliding windows, or in one pass."""
+"""A volume through the network, a window at a time, and only those windows that are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, TypeAlias
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
 
 import torch
 from monai.data.utils import compute_importance_map
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from voxclick.geometry.box import Box
+from voxclick.sliding_window.cache import WindowCache
 from voxclick.sliding_window.grid import WindowGrid
-from voxclick.sliding_window.precision import Precision, resolve_precision
-from voxclick.types import Index3, LogitsTensor
-
-
-class SlidingWindows(BaseModel):
-    """Overlapping windows, blended.
-
-    Attributes:
-        window: voxels of a window along (i, j, k), in the network's grid.
-        overlap: fraction of the window that neighbours share.
-        blending: ``gaussian`` weights a window's centre more than its border (sigma an eighth of
-            the window, MONAI's importance map); ``constant`` is a plain mean.
-        window_batch: windows that run through the network at once.
-        stitching: where the blended logits are kept; ``cpu`` spares a small GPU's memory.
-        precision: dtype of the network's convolutions.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["sliding-windows"] = "sliding-windows"
-    window: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 128, 128)
-    overlap: float = Field(default=0.25, ge=0, lt=1)
-    blending: Literal["gaussian", "constant"] = "gaussian"
-    window_batch: int = Field(default=1, ge=1)
-    stitching: Literal["device", "cpu"] = "device"
-    precision: Precision = "auto"
-
-
-class OnePass(BaseModel):
-    """The volume, or a box around its centre, in a single pass.
-
-    Attributes:
-        centre_crop: voxels of the centre box that the network sees; what lies outside becomes
-            background. None for the whole volume.
-        precision: dtype of the network's convolutions.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["one-pass"] = "one-pass"
-    centre_crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    precision: Precision = "auto"
-
-
-InferenceSettings: TypeAlias = Annotated[SlidingWindows | OnePass, Field(discriminator="kind")]
+from voxclick.sliding_window.precision import resolve_precision
+from voxclick.sliding_window.settings import CacheSettings, OnePass, SlidingWindows
+from voxclick.sliding_window.source import WindowSource
+from voxclick.types import Index3, MarginsTensor
 
 ProgressCallback: TypeAlias = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
 
-OUTSIDE_LOGIT = 20.0
-"""Logit of background where a one-pass centre crop did not look: certain in float32, and far
-from overflow when it is interpolated."""
+WindowsCallback: TypeAlias = Callable[[int], None]
+"""Called with the number of windows that have just run; what it raises ends the work."""
+
+BACKGROUND_MARGIN = -20.0
+"""Where no window looked: surely background, and far from overflow when it is interpolated."""
 
 
 class VolumeInference:
-    """Runs a network over volumes.
+    """One volume, of which windows are run when they are needed and then remembered.
+
+    What it answers depends on the source alone, to the last bit: windows are blended in the
+    grid's order from their own results, whether those have just run or were kept. Nothing is ever
+    added to or taken from an earlier answer.
 
     Args:
-        network: maps (batch, channel, i, j, k) to logits (batch, label, i, j, k); is put into
-            evaluation mode while it runs.
+        network: maps (batch, channel, i, j, k) to logits (batch, label, i, j, k).
         settings: sliding windows or one pass.
-        multiple: one pass pads its input to a multiple of this many voxels.
+        multiple: one pass rounds its input up to a multiple of this many voxels.
         device: where the network runs (and already is).
+        shape: voxels of the volume.
+        labels: of the network, background included.
+        cache: how many results are kept.
     """
 
     def __init__(
@@ -83,113 +52,195 @@ class VolumeInference:
         settings: SlidingWindows | OnePass,
         multiple: Index3,
         device: torch.device,
+        shape: Index3,
+        labels: int,
+        cache: CacheSettings,
     ) -> None:
-        self.network = network
-        self.settings = settings
-        self.multiple = multiple
-        self.device = device
-        self.dtype = resolve_precision(settings.precision, device)
+        self._network = network
+        self._device = device
+        self._dtype = resolve_precision(settings.precision, device)
+        self._margins = labels - 1
+        if isinstance(settings, SlidingWindows):
+            self.grid = WindowGrid.cover(shape, settings.window, settings.overlap)
+            self._window_batch = settings.window_batch
+            stitching, blending = settings.stitching, settings.blending
+        else:
+            self.grid = WindowGrid.at_centre(shape, settings.centre_crop, multiple)
+            self._window_batch, stitching, blending = 1, "device", "constant"
+        self._stitching = device if stitching == "device" else torch.device("cpu")
+        self._weight = compute_importance_map(
+            self.grid.window, mode=blending, sigma_scale=0.125, device=self._stitching
+        )
+        self._background = torch.tensor(BACKGROUND_MARGIN).expand(self._margins, *self.grid.window)
+        self._cache = WindowCache(cache, self._margins, self.grid.window, device)
+        if self._cache.capacity < len(self.grid.boxes):
+            warnings.warn(
+                f"the cache has room for {self._cache.capacity} of this volume's "
+                f"{len(self.grid.boxes)} windows; the others are computed again when they are "
+                "needed, which is slow; give it more memory or a part of the disk, or keep float16",
+                stacklevel=2,
+            )
 
-    def grid(self, shape: Index3) -> WindowGrid:
-        """The windows that a volume of this shape takes."""
-        if isinstance(self.settings, SlidingWindows):
-            return WindowGrid.cover(shape, self.settings.window, self.settings.overlap)
-        crop = _centre_box(shape, self.settings.centre_crop)
-        i, j, k = (-(-n // m) * m for n, m in zip(crop.shape, self.multiple, strict=True))
-        return WindowGrid.cover(crop.shape, (i, j, k), 0.0)
+    def changed(self, before: WindowSource | None, after: WindowSource) -> list[int]:
+        """The numbers of the windows that see something else than before; all, without a before."""
+        return [
+            number
+            for number, box in enumerate(self.grid.boxes)
+            if before is None or before.key(box) != after.key(box)
+        ]
+
+    def missing(self, source: WindowSource, windows: Iterable[int]) -> Iterator[int]:
+        """Those of the windows that the network would have to look at."""
+        for number in windows:
+            box = self.grid.boxes[number]
+            if (number, source.key(box)) not in self._cache and not source.is_background(box):
+                yield number
+
+    def prefer(self, source: WindowSource) -> None:
+        """Keep the results of this source in preference to all others."""
+        self._cache.prefer(
+            frozenset((number, source.key(box)) for number, box in enumerate(self.grid.boxes))
+        )
 
     @torch.inference_mode()
-    def predict(self, volume: Tensor, on_window: ProgressCallback | None = None) -> LogitsTensor:
-        """Logits of a volume.
+    def run(
+        self, source: WindowSource, windows: Sequence[int], on_windows: WindowsCallback | None
+    ) -> None:
+        """Run windows so that `margins` finds them; no more than the cache can keep."""
+        fitting = list(islice(self.missing(source, windows), self._cache.capacity))
+        for _ in self._results(source, fitting, on_windows):
+            pass
+
+    @torch.inference_mode()
+    def margins(
+        self, source: WindowSource, box: Box, on_windows: WindowsCallback | None = None
+    ) -> MarginsTensor:
+        """The blended answer in a box of the volume.
 
         Args:
-            volume: float tensor (channel, i, j, k), image channels and guidance together.
-            on_window: told after every batch of windows.
+            source: the network's input.
+            box: inside the volume.
+            on_windows: told of every batch that ran.
 
         Returns:
-            float32 logits (label, i, j, k) on the stitching device.
+            float32 margins (foreground, i, j, k) of the box, on the stitching device.
         """
-        was_training = self.network.training
-        self.network.eval()
+        total = torch.zeros(box.shape, device=self._stitching)
+        blended = torch.zeros((self._margins, *box.shape), device=self._stitching)
+        windows = self.grid.touching(box)
+        for number, result in zip(windows, self._results(source, windows, on_windows), strict=True):
+            window = self.grid.boxes[number]
+            common = window.intersect(box)
+            there = common.relative_to(box.start).to_slices()
+            here = common.relative_to(window.start).to_slices()
+            weight = self._weight[here]
+            # two roundings, on any layout of memory: addcmul rounds once on some
+            blended[(..., *there)] += result[(..., *here)].to(weight) * weight
+            total[there] += weight
+        is_seen = total > 0
+        return (blended / total).where(is_seen, BACKGROUND_MARGIN)
+
+    @torch.inference_mode()
+    def preview(
+        self,
+        source: WindowSource,
+        centre: Index3,
+        before: WindowSource | None,
+        on_windows: WindowsCallback | None = None,
+    ) -> tuple[Box, MarginsTensor]:
+        """A quick answer near one voxel, from one window around it.
+
+        In the outer quarter of the window it fades into the answer for ``before``, save where the
+        volume ends; without that it stands alone.
+
+        Returns:
+            A box of the volume, and the margins in it.
+        """
+        window = self.grid.around(centre)
+        inside = window.clip(self.grid.shape)
+        here = inside.relative_to(window.start).to_slices()
+        result = self._run(source, [window])[0][(..., *here)].to(self._stitching)
+        if on_windows is not None:
+            on_windows(1)
+        if before is None:
+            return inside, result
+        shown = self.margins(before, inside, on_windows)
+        return inside, torch.lerp(shown, result, self._fading(window)[here])
+
+    def _fading(self, window: Box) -> Tensor:
+        """One in a window's middle half, falling linearly towards those faces inside the volume."""
+        fading = torch.ones(window.shape, device=self._stitching)
+        for axis, size in enumerate(window.shape):
+            rise = (torch.arange(1, size + 1, device=self._stitching) / (size / 4 + 1)).clamp(max=1)
+            along = [-1 if other == axis else 1 for other in range(3)]
+            if window.start[axis] > 0:
+                fading *= rise.view(along)
+            if window.stop[axis] < self.grid.shape[axis]:
+                fading *= rise.flip(0).view(along)
+        return fading
+
+    def _results(
+        self, source: WindowSource, windows: Sequence[int], on_windows: WindowsCallback | None
+    ) -> Iterator[Tensor]:
+        """The margins of windows, in their order; those not kept run a batch at a time."""
+        just_run: dict[int, Tensor] = {}
+        for place, number in enumerate(windows):
+            box = self.grid.boxes[number]
+            result = just_run.pop(number, None)
+            if result is None:
+                result = self._cache.get((number, source.key(box)))
+            if result is None and source.is_background(box):
+                result = self._background
+            if result is None:
+                following = (n for n in windows[place + 1 :] if n not in just_run)
+                ahead = islice(self.missing(source, following), self._window_batch - 1)
+                just_run |= self._run_and_keep(source, [number, *ahead], on_windows)
+                result = just_run.pop(number)
+            yield result
+
+    def _run_and_keep(
+        self, source: WindowSource, numbers: list[int], on_windows: WindowsCallback | None
+    ) -> dict[int, Tensor]:
+        boxes = [self.grid.boxes[number] for number in numbers]
+        results = dict(zip(numbers, self._run(source, boxes), strict=True))
+        for number, box in zip(numbers, boxes, strict=True):
+            self._cache.put((number, source.key(box)), results[number])
+        if on_windows is not None:
+            on_windows(len(numbers))
+        return results
+
+    def _run(self, source: WindowSource, windows: Sequence[Box]) -> list[Tensor]:
+        """Margins of at most a batch of windows."""
+        results: list[Tensor] = []
+        while len(results) < len(windows):
+            part = windows[len(results) : len(results) + self._window_batch]
+            try:
+                results += self._run_batch([source.read(window) for window in part])
+            except torch.OutOfMemoryError:
+                if self._window_batch == 1:
+                    raise
+                self._halve_window_batch()
+        return results
+
+    def _run_batch(self, inputs: list[Tensor]) -> Tensor:
+        filled = inputs + inputs[-1:] * (self._window_batch - len(inputs))
+        batch = torch.stack(filled).to(self._device)
+        was_training = self._network.training
+        self._network.eval()
+        half = self._dtype != torch.float32
         try:
-            if isinstance(self.settings, SlidingWindows):
-                return self._sliding(volume, self.settings, on_window)
-            logits = self._one_pass(volume, self.settings)
-            if on_window is not None:
-                on_window(1, 1)
-            return logits
+            with torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
+                logits = self._network(batch).float()
         finally:
-            self.network.train(was_training)
+            self._network.train(was_training)
+        return (logits[:, 1:] - logits[:, :1])[: len(inputs)]
 
-    def run(self, windows: Tensor) -> Tensor:
-        """The network on a batch of windows (batch, channel, i, j, k), float32 logits."""
-        half = self.dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=half):
-            return self.network(windows.to(self.device)).float()
-
-    def _sliding(
-        self, volume: Tensor, settings: SlidingWindows, on_window: ProgressCallback | None
-    ) -> LogitsTensor:
-        grid = self.grid(_spatial(volume))
-        stitching = self.device if settings.stitching == "device" else torch.device("cpu")
-        padded = _pad(volume.to(stitching), grid)
-        weight = compute_importance_map(
-            settings.window, mode=settings.blending, sigma_scale=0.125, device=stitching
+    def _halve_window_batch(self) -> None:
+        warnings.warn(
+            f"the GPU's memory does not hold {self._window_batch} windows at once; going on with "
+            f"{self._window_batch // 2} (inference.window_batch)",
+            stacklevel=2,
         )
-        logits: Tensor | None = None
-        total = torch.zeros(grid.padded_shape, device=stitching)
-        done = 0
-        for boxes in _batches(grid.boxes, settings.window_batch):
-            windows = torch.stack([padded[(..., *box.to_slices())] for box in boxes])
-            outputs = self.run(windows).to(stitching)
-            if logits is None:
-                logits = torch.zeros((outputs.shape[1], *grid.padded_shape), device=stitching)
-            for box, output in zip(boxes, outputs, strict=True):
-                logits[(..., *box.to_slices())] += output * weight
-                total[box.to_slices()] += weight
-            done += len(boxes)
-            if on_window is not None:
-                on_window(done, len(grid.boxes))
-        assert logits is not None  # a grid has at least one window
-        return (logits / total)[(..., *grid.volume_box.to_slices())]
-
-    def _one_pass(self, volume: Tensor, settings: OnePass) -> LogitsTensor:
-        crop = _centre_box(_spatial(volume), settings.centre_crop)
-        inside = volume[(..., *crop.to_slices())].to(self.device)
-        grid = self.grid(_spatial(volume))
-        output = self.run(_pad(inside, grid)[None])[0][(..., *grid.volume_box.to_slices())]
-        if crop.shape == _spatial(volume):
-            return output
-        logits = torch.zeros((output.shape[0], *_spatial(volume)), device=self.device)
-        logits[0] = OUTSIDE_LOGIT
-        logits[(..., *crop.to_slices())] = output
-        return logits
-
-
-def _spatial(volume: Tensor) -> Index3:
-    i, j, k = volume.shape[-3:]
-    return (i, j, k)
-
-
-def _centre_box(shape: Index3, crop: Index3 | None) -> Box:
-    if crop is None:
-        return Box.of_shape(shape)
-    size = [min(n, c) for n, c in zip(shape, crop, strict=True)]
-    start = [(n - s) // 2 for n, s in zip(shape, size, strict=True)]
-    i, j, k = start
-    a, b, c = (x + s for x, s in zip(start, size, strict=True))
-    return Box((i, j, k), (a, b, c))
-
-
-def _pad(volume: Tensor, grid: WindowGrid) -> Tensor:
-    amounts: list[int] = []
-    for before, n, padded in reversed(
-        list(zip(grid.padding_before, grid.shape, grid.padded_shape, strict=True))
-    ):
-        amounts += [before, padded - n - before]
-    return nn.functional.pad(volume, amounts) if any(amounts) else volume
-
-
-def _batches(boxes: tuple[Box, ...], size: int) -> Iterator[tuple[Box, ...]]:
-    for start in range(0, len(boxes), size):
-        yield boxes[start : start + size]
+        self._window_batch //= 2
+        # results of the larger batch may differ in their last bits
+        self._cache.clear()

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from voxclick.geometry.box import Box
 from voxclick.guidance import build_encoder
 from voxclick.model_files import Model, ModelSettings
+from voxclick.preprocessing import label_of_margins
+from voxclick.session import ClickedImage
 from voxclick.simulation import LargestError, MaxSteps, SimulatedUser
 from voxclick.simulation.errors import dice_of_label
 from voxclick.training.cache import PreparedCase
@@ -40,17 +43,16 @@ def validate_case(
     A network without clicks gets one prediction, whose Dice stands for all steps.
     """
     device = next(network.parameters()).device
-    inference = Model(settings, network, device).inference()
     label = case.label
     shape = (label.shape[0], label.shape[1], label.shape[2])
+    inference = Model(settings, network, device).inference(shape)
     encoder = settings.guidance and build_encoder(settings.guidance, case.spacing_mm)
     user = SimulatedUser(LargestError(), MaxSteps(max_steps=steps), seed, len(settings.labels))
     scores: list[float] = []
     while True:
-        volume = case.image
-        if encoder is not None:
-            volume = torch.cat([volume, encoder.encode(user.clicked, shape)])
-        prediction = inference.predict(volume).argmax(dim=0).to("cpu", torch.uint8)
+        source = ClickedImage(case.image, encoder, [list(clicks) for clicks in user.clicked])
+        margins = inference.margins(source, Box.of_shape(shape))
+        prediction = label_of_margins(margins).cpu()
         scores.append(_mean_dice(label, prediction, len(settings.labels)))
         if encoder is None or not user.next_clicks(label, prediction, case.spacing_mm):
             return scores + scores[-1:] * (steps + 1 - len(scores)), prediction

@@ -1,0 +1,6 @@
+"""The session engine: what the command line, evaluation and every server stand on."""
+
+from voxclick.session.clicked_image import ClickedImage
+from voxclick.session.session import ClickSpace, InteractiveSession, Prediction, Update
+
+__all__ = ["ClickSpace", "ClickedImage", "InteractiveSession", "Prediction", "Update"]
