@@ -1,7 +1,27 @@
-"""Clicks and the files that hold them."""
+"""Clicks, the files that hold them, and the prompts that become clicks."""
 
-from voxclick.clicks.click import Click
+from voxclick.clicks.click import BACKGROUND, Click
 from voxclick.clicks.files import read_clicks, write_clicks
 from voxclick.clicks.history import ClickHistory
+from voxclick.clicks.prompts import (
+    PromptSettings,
+    clicks_from_box,
+    clicks_from_lasso,
+    clicks_from_mask,
+    clicks_from_polyline,
+    clicks_from_scribble,
+)
 
-__all__ = ["Click", "ClickHistory", "read_clicks", "write_clicks"]
+__all__ = [
+    "BACKGROUND",
+    "Click",
+    "ClickHistory",
+    "PromptSettings",
+    "clicks_from_box",
+    "clicks_from_lasso",
+    "clicks_from_mask",
+    "clicks_from_polyline",
+    "clicks_from_scribble",
+    "read_clicks",
+    "write_clicks",
+]
