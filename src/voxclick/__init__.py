@@ -2,7 +2,16 @@
 
 __version__ = "0.1.0"
 
-from voxclick.clicks import Click, read_clicks, write_clicks
+from voxclick.clicks import (
+    Click,
+    clicks_from_box,
+    clicks_from_lasso,
+    clicks_from_mask,
+    clicks_from_polyline,
+    clicks_from_scribble,
+    read_clicks,
+    write_clicks,
+)
 from voxclick.errors import VoxclickError
 from voxclick.io import read_label_map, read_volume, write_label_map, write_volume
 from voxclick.model_files import load_model
@@ -16,6 +25,11 @@ __all__ = [
     "LabelMap",
     "Volume",
     "VoxclickError",
+    "clicks_from_box",
+    "clicks_from_lasso",
+    "clicks_from_mask",
+    "clicks_from_polyline",
+    "clicks_from_scribble",
     "load_model",
     "read_clicks",
     "read_label_map",

@@ -193,14 +193,14 @@ def _voxels_of_shell(
         box: of the component around which to look.
         reach: voxels along each axis that span `outside_mm`.
     """
-    near = _grown(box, reach).clip(region.shape)
+    near = box.grown(reach).clip(region.shape)
     # once more, as other components there push the shell away
-    around = _grown(near, reach).clip(region.shape)
+    around = near.grown(reach).clip(region.shape)
     distance_mm = edt.edt(~region[around.to_slices()], anisotropy=spacing_mm)
     is_far = distance_mm >= outside_mm - _TIE_MM
     is_first_so_far = is_far & ndimage.binary_dilation(~is_far)
-    near_in_around = Box(_minus(near.start, around.start), _minus(near.stop, around.start))
-    voxels = np.argwhere(is_first_so_far[near_in_around.to_slices()]) + np.array(near.start)
+    in_near = near.relative_to(around.start).to_slices()
+    voxels = np.argwhere(is_first_so_far[in_near]) + np.array(near.start)
     return np.asarray(np.ravel_multi_index(tuple(voxels.T), region.shape))
 
 
@@ -234,16 +234,6 @@ def _bounding_box(region: NDArray[np.bool_]) -> Box:
     occupied = [region.any(axis=others) for others in ((1, 2), (0, 2), (0, 1))]
     (i0, i1), (j0, j1), (k0, k1) = (np.flatnonzero(along)[[0, -1]].tolist() for along in occupied)
     return Box((i0, j0, k0), (i1 + 1, j1 + 1, k1 + 1))
-
-
-def _grown(box: Box, reach: Index3) -> Box:
-    start = _minus(box.start, reach)
-    stop = tuple(b + r for b, r in zip(box.stop, reach, strict=True))
-    return Box(start, stop)  # pyright: ignore[reportArgumentType]
-
-
-def _minus(a: Index3, b: Index3) -> Index3:
-    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
 
 
 def _as_index(voxel: NDArray[np.integer]) -> Index3:

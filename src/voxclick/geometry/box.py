@@ -62,10 +62,11 @@ class Box:
         """Whether there is a common voxel."""
         return not self.intersect(other).is_empty
 
-    def grown(self, voxels: int) -> Box:
-        """This many voxels more on every side."""
-        start = tuple(a - voxels for a in self.start)
-        stop = tuple(b + voxels for b in self.stop)
+    def grown(self, voxels: int | Index3) -> Box:
+        """This many voxels more on both sides of every axis."""
+        by = (voxels, voxels, voxels) if isinstance(voxels, int) else voxels
+        start = tuple(a - n for a, n in zip(self.start, by, strict=True))
+        stop = tuple(b + n for b, n in zip(self.stop, by, strict=True))
         return Box(start, stop)  # pyright: ignore[reportArgumentType]
 
     def relative_to(self, origin: Index3) -> Box:
