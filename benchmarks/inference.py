@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from monai.inferers import sliding_window_inference
 
+from voxclick.bench.hardware import device_name
 from voxclick.geometry.box import Box
 from voxclick.networks import NetworkSettings, build_network, lay_out_for, window_multiple
 from voxclick.sliding_window import (
@@ -52,9 +52,7 @@ def main() -> None:
     window = (options.window,) * 3
     shape: tuple[int, int, int] = tuple(options.volume)
     figures: dict[str, object] = {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "device": device_name(device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "network": options.network,

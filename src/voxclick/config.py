@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from voxclick.datasets import Dataset
 from voxclick.errors import UsageError
@@ -140,7 +141,7 @@ def override_inference(model: ModelSettings, overrides: Sequence[str] | None) ->
     try:
         return ModelSettings.model_validate(values).inference
     except ValidationError as error:
-        raise UsageError(f"--set: {_problems(error)}") from error
+        raise UsageError(f"--set: {_problems(error, values)}") from error
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -188,16 +189,36 @@ def _chooses(parents: Sequence[str], key: str) -> bool:
     return key == "kind" or (key == "name" and parents[-1:] in (["strategy"], ["stopping"]))
 
 
+def _keys(location: tuple[int | str, ...], values: Any) -> list[str]:
+    """The keys that lead to a problem; pydantic's location also has the kinds settings are of."""
+    keys: list[str] = []
+    for number, key in enumerate(location):
+        is_last = number == len(location) - 1
+        if isinstance(values, dict) and key not in values and not is_last:
+            continue
+        keys.append(str(key))
+        if isinstance(values, dict):
+            values = values.get(key)
+        elif isinstance(values, list) and isinstance(key, int):
+            values = values[key]
+    return keys
+
+
 def _validated(values: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{source}: {_problems(error)}") from error
+        raise UsageError(f"{source}: {_problems(error, values)}") from error
 
 
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'settings'}: "
-        f"{problem['msg'].removeprefix('Value error, ')} (got {str(problem['input'])[:60]})"
-        for problem in error.errors()
-    )
+def _problems(error: ValidationError, values: Any = None) -> str:
+    """What is wrong with the values that were given, each in its place."""
+    return "; ".join(_problem(problem, values) for problem in error.errors())
+
+
+def _problem(problem: ErrorDetails, values: Any) -> str:
+    place = ".".join(_keys(problem["loc"], values)) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{place}: there is no such setting (docs/reference/configuration.md lists them)"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {message} (got {str(problem['input'])[:60]})"

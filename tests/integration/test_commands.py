@@ -13,12 +13,12 @@ import voxclick
 from voxclick.cli.main import main
 from voxclick.clicks import Click, write_clicks
 
-COMMANDS = ["demo", "phantom", "train", "evaluate", "segment"]
+COMMANDS = [["demo"], ["phantom"], ["train"], ["evaluate"], ["segment"], ["bench", "click"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_there(command, capsys):
-    assert main([command, "--help"]) == 0
+    assert main([*command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--seed" in shown
     assert "--device" in shown
@@ -31,7 +31,8 @@ def test_help_is_there(command, capsys):
         (["phantom"], 2, "Missing argument"),
         (["evaluate", "nowhere", "--model", "m.safetensors", "--out", "x"], 1, "no such model"),
         (["train", "nowhere", "--out", "x"], 1, "nowhere: there is no such data set"),
-        (["train", "x", "--out", "x", "--set", "training.epoch=3"], 2, "training.epoch"),
+        (["train", "x", "--out", "x", "--set", "training.epoch=3"], 2, "epoch: there is no such"),
+        (["train", "x", "--out", "x", "--resume"], 2, "there is no run in x"),
         (["train", "x", "--out", "x", "--set", "seed"], 2, "expected key=value"),
         (["train", "x", "--out", "x", "--config", "no.yaml"], 2, "no.yaml: cannot be read"),
         (["segment", "a.nii", "--model", "m", "--out", "b.nii"], 1, "no such model file"),
@@ -51,6 +52,24 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(voxclick.VoxclickError):
         main(["evaluate", "nowhere", "--debug", "--model", "m", "--out", "x"])
+
+
+def test_the_bench_of_a_click_leaves_its_figures(tmp_path, capsys):
+    small = ["--shape", "40", "36", "44", "--window", "16", "--clicks", "3", "--seed", "4"]
+    assert main(["bench", "click", *small, "--out", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "click.json").read_text())
+    assert figures["volume_shape"] == [40, 36, 44]
+    assert figures["windows_total"] == 3 * 3 * 4
+    assert 1 <= figures["windows_per_click"] <= 27
+    assert figures["max_logit_difference"] < 1e-4
+    assert figures["masks_differ_at"] == 0
+    assert figures["ratio_exact"] == pytest.approx(
+        figures["seconds_full"] / figures["seconds_exact"]
+    )
+    assert {"seconds_preview", "ratio_preview", "ratio_first", "device"} <= figures.keys()
+    assert figures["peak_memory_bytes"] is None or figures["peak_memory_bytes"] < 2**30
+    assert "click, exact" in capsys.readouterr().out
+    assert main(["bench", "click", "--network", "dynunet", "--window", "20"]) == 2
 
 
 def evaluate(data, run, out, *more):
@@ -79,6 +98,23 @@ def test_evaluate_leaves_scores_summary_and_curve(protocol, trained_run, phantom
     found, truth = np.asarray(mask.dataobj) > 0, np.asarray(label.dataobj) > 0
     dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
     assert dice == pytest.approx(table.dice.iloc[-1], abs=1e-6)
+
+
+def test_an_evaluation_does_not_mix_with_another(trained_run, phantom_folder, tmp_path, capsys):
+    more = ["--steps", "1", "--limit", "1"]
+    for _ in range(2):  # the same again is fine
+        assert evaluate(phantom_folder, trained_run, tmp_path / "out", *more) == 0
+    other = [*more, "--protocol", "corrective"]
+    capsys.readouterr()
+    assert evaluate(phantom_folder, trained_run, tmp_path / "out", *other) == 2
+    assert "holds an evaluation with another protocol" in " ".join(capsys.readouterr().err.split())
+    assert (
+        evaluate(
+            phantom_folder, trained_run, tmp_path / "new", *more, "--set", "inference.overlp=0"
+        )
+        == 2
+    )
+    assert "inference.overlp: there is no such setting" in capsys.readouterr().err
 
 
 def test_evaluate_another_way_through_the_network(trained_run, phantom_folder, tmp_path):
@@ -119,7 +155,7 @@ def test_segment_by_command_and_from_python_agree(trained_run, phantom_folder, t
     from_file = [*common, "--clicks", str(tmp_path / "clicks.json")]
     typed = [*common, "--click", "3,3,3:background", "--click", "20,12,30:tumor"]
     assert main([*from_file, "--out", str(tmp_path / "file.nii.gz")]) == 0
-    assert "2 clicks" in capsys.readouterr().out
+    assert "clicks: 2" in capsys.readouterr().out
     assert main([*typed, "--out", str(tmp_path / "typed.mha")]) == 0
 
     image = voxclick.read_volume(image_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,6 +77,13 @@ def evaluate(
     inference = override_inference(loaded.settings, overrides)
     cases = choose_cases(data, split, loaded.settings)[:limit]
     check_cases(cases, loaded.settings.labels, loaded.settings.channels)
+    of_run = {
+        "protocol": protocol.value,
+        "model": str(model),
+        "data": str(data),
+        "inference": inference.model_dump(mode="json"),
+    }
+    _refuse_another_evaluation(out / "summary.json", of_run)
     out.mkdir(parents=True, exist_ok=True)
 
     scores: list[StepScore] = []
@@ -90,14 +98,23 @@ def evaluate(
                 masks.mkdir(exist_ok=True)
                 write_label_map(evaluated.last, masks / f"{case.name}.nii.gz")
     table = scores_table(scores)
-    summary = summarise(table, settings) | {
-        "model": str(model),
-        "data": str(data),
-        "inference": inference.model_dump(mode="json"),
-    }
+    summary = summarise(table, settings) | of_run
     write_summary(summary, out / "summary.json")
-    plot_curve(table, out / "curve.png", f"{protocol.value}, {len(cases)} cases")
+    plot_curve(table, out / "curve.png", f"{protocol.value}, cases: {len(cases)}")
     print_summary(summary, plain_console())
+
+
+def _refuse_another_evaluation(summary: Path, of_run: dict[str, object]) -> None:
+    """The same evaluation may run again over its own files; masks of others must not mix in."""
+    if not summary.exists():
+        return
+    earlier = json.loads(summary.read_text(encoding="utf-8"))
+    differing = [key for key, value in of_run.items() if earlier.get(key) != value]
+    if differing:
+        raise UsageError(
+            f"--out {summary.parent}: holds an evaluation with another {' and '.join(differing)}; "
+            "name another folder, or remove that one"
+        )
 
 
 def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Case, ...]:
@@ -147,9 +164,9 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             continue
         table = Table("step", "mean Dice", "spread over cases", title=f"{part['cases']} {title}")
         for step, (mean, spread) in enumerate(zip(part["dice"], part["dice_std"], strict=True)):
-            table.add_row(str(step), f"{mean:.4f}", f"± {spread:.4f}")
+            table.add_row(str(step), f"{mean:.4f}", f"± {spread:.4f}" if part["cases"] > 1 else "–")
         console.print(table)
     console.print(
-        f"{summary['cases']} cases, {summary['seconds_per_step']:.2f} s and "
+        f"cases: {summary['cases']}; {summary['seconds_per_step']:.2f} s and "
         f"{summary['windows_per_step']} windows a step"
     )

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 import voxclick
+from voxclick.cli.bench import app as bench
 from voxclick.cli.console import plain_console
 from voxclick.cli.demo import demo
 from voxclick.cli.evaluate import evaluate
@@ -36,6 +37,7 @@ app.command()(phantom)
 app.command()(train)
 app.command()(evaluate)
 app.command()(segment)
+app.add_typer(bench)
 
 
 def _print_version(wanted: bool) -> None:

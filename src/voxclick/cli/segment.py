@@ -73,7 +73,7 @@ def segment(
         volume_ml = voxels * prediction.label_map.geometry.voxel_volume_ml
         console.print(f"{label}: {volume_ml:.2f} ml in {voxels} voxels")
     console.print(
-        f"{len(session.clicks)} clicks, {prediction.windows} windows, {prediction.seconds:.2f} s "
+        f"clicks: {len(session.clicks)}, windows: {prediction.windows}, {prediction.seconds:.2f} s "
         f"-> {out}"
     )
 

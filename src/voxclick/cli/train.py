@@ -59,6 +59,10 @@ def train(
                 "--resume goes on with the run's own config.yaml; leave --config, --set, --limit "
                 "and --seed away, or start a new run in another folder"
             )
+        if not folder.config.exists():
+            raise UsageError(
+                f"--resume: there is no run in {out}; leave --resume away to start one"
+            )
         run = load_config(folder.config)
     else:
         folder.refuse_to_overwrite()

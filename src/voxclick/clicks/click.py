@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from voxclick.errors import ClickError
 from voxclick.types import Index3, Vector3
 from voxclick.volume import VolumeGeometry
@@ -36,7 +38,7 @@ class Click:
         return Click(geometry.to_index((-x, -y, z)), label)
 
     def check(self, geometry: VolumeGeometry, labels: tuple[str, ...]) -> None:
-        """Refuse a click outside the image or of an unknown label.
+        """Refuse a click outside the image, between voxels, or of an unknown label.
 
         Raises:
             ClickError: with the voxel, the image's shape, and the labels there are.
@@ -45,6 +47,11 @@ class Click:
             raise ClickError(
                 f"the click at voxel {self.index} has the label {self.label!r}; "
                 f"this model knows {', '.join(labels)}"
+            )
+        if not all(isinstance(x, (int, np.integer)) for x in self.index):
+            raise ClickError(
+                f"the click at {self.index} ({self.label}) is no voxel: expected three whole "
+                "numbers; for mm use Click.at_ras_mm or Click.at_lps_mm"
             )
         if not all(0 <= x < n for x, n in zip(self.index, geometry.shape, strict=True)):
             raise ClickError(

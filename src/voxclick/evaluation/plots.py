@@ -24,7 +24,8 @@ MODEL_COLOUR = "#0b6e99"
 
 
 def plot_curve(table: pd.DataFrame, path: Path, title: str) -> None:
-    """Dice per step: every case as a thin line, the quartiles as a band, the mean in front.
+    """Dice per step: every case as a thin line, the mean in front; from four cases on, a band
+    between the quartiles.
 
     Args:
         table: from `scores_table`; cases without foreground are left out, unless all are.
@@ -39,16 +40,17 @@ def plot_curve(table: pd.DataFrame, path: Path, title: str) -> None:
         axes.plot(case.step, case.dice, color="0.8", linewidth=0.8, zorder=1)
     by_step = table.groupby("step").dice
     mean, steps = by_step.mean(), sorted(table.step.unique())
-    axes.fill_between(
-        steps,
-        by_step.quantile(0.25),
-        by_step.quantile(0.75),
-        color=MODEL_COLOUR,
-        alpha=0.2,
-        linewidth=0,
-        label="middle half of the cases",
-        zorder=2,
-    )
+    if table.case.nunique() > 3:
+        axes.fill_between(
+            steps,
+            by_step.quantile(0.25),
+            by_step.quantile(0.75),
+            color=MODEL_COLOUR,
+            alpha=0.2,
+            linewidth=0,
+            label="middle half of the cases",
+            zorder=2,
+        )
     axes.plot(steps, mean, color=MODEL_COLOUR, linewidth=2, marker="o", label="mean", zorder=3)
     for step in {steps[0], steps[-1]}:
         axes.annotate(
@@ -77,7 +79,8 @@ def plot_case(
     """One case at a glance: the true mask, then each prediction, as projection and as slice.
 
     The upper row is the coronal maximum-intensity projection with the mask's projection over it,
-    the lower row the axial slice that holds most of the label. Clicks are drawn on the last
+    the lower row the axial slice that holds most of the label, both as radiologists see them: the
+    patient's right at the left. Clicks are drawn on the last
     prediction: ``+`` foreground, ``x`` background.
 
     Args:
@@ -151,7 +154,18 @@ def _draw(
     axes.imshow(picture.T, cmap="gray_r", vmin=0, vmax=brightest, origin="lower", aspect=aspect)
     if mask.any():
         axes.contour(mask.T, levels=[0.5], colors="#d1495b", linewidths=1.1)
+    _show_as_radiologists_do(axes)
+
+
+def _show_as_radiologists_do(axes: Axes) -> None:
+    """Turn a picture of RAS+ voxels, first axis across, so that the patient faces the viewer.
+
+    The patient's right is then at the left, as in every reading room, and both sides are named.
+    """
+    axes.invert_xaxis()
     axes.set_axis_off()
+    for letter, place, side in (("R", 0.02, "left"), ("L", 0.98, "right")):
+        axes.text(place, 0.5, letter, transform=axes.transAxes, ha=side, va="center", color="0.4")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -51,7 +51,7 @@ class LocalCorrection:
         return LabelPatch(box, np.where(is_near, patch.labels, self.mask[box.to_slices()]))
 
     def _is_in_ball(self, box: Box, click: Click) -> NDArray[np.bool_]:
-        first = np.subtract(box.start, click.index)
+        first = np.array(box.start) - np.array(click.index)
         offsets = np.moveaxis(np.indices(box.shape, dtype=np.float64), 0, -1) + first
         affine = self._geometry.affine.copy()
         affine[:3, 3] = 0.0

@@ -284,6 +284,19 @@ class InteractiveSession:
             self._shown.mask.copy(), self.geometry.affine, labels=self.model.settings.labels
         )
 
+    def margins(self, box: Box, on_windows: WindowsCallback | None = None) -> MarginsTensor:
+        """How sure the model is, with the clicks as they are now.
+
+        Args:
+            box: of the network's grid.
+            on_windows: told the number of windows that have run.
+
+        Returns:
+            float32 logits of the foreground labels minus that of the background, (foreground,
+            i, j, k) in the box.
+        """
+        return self._inference.margins(self._source(self.clicks), box, on_windows)
+
     def _start_updates(self, clicked: Click | None, otherwise: ClickHistory) -> Iterator[Update]:
         self.cancel()  # updates of an earlier click that somebody may still hold
         self._stops = threading.Event()

@@ -93,6 +93,7 @@ def _draw_example(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) 
     for mask, colour in ((label, "tab:green"), (prediction, "tab:red")):
         if mask[..., k].any():
             axes.contour(mask[..., k].T, levels=[0.5], colors=colour, linewidths=1)
+    axes.invert_xaxis()  # RAS+ voxels as radiologists see them: the patient's right at the left
     axes.set_axis_off()
     axes.set_title(f"slice {k}: label green, prediction red", fontsize=8)
     return figure

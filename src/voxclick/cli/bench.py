@@ -1,0 +1,166 @@
+"""`voxclick bench`: ours and a peer, side by side."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from voxclick.bench.click import (
+    ClickBenchSettings,
+    bench_click,
+    generated_body,
+    plain,
+    shipped_model,
+    untrained_model,
+)
+from voxclick.cli.console import plain_console
+from voxclick.cli.options import DeviceOption, SeedOption
+from voxclick.errors import UsageError
+from voxclick.files import replace_when_written
+from voxclick.io import read_volume
+from voxclick.model_files import Model, load_model, resolve_device
+
+app = typer.Typer(
+    name="bench", no_args_is_help=True, help="Measure against a peer on the same work."
+)
+
+
+class BenchPrecision(str, Enum):
+    """`voxclick.sliding_window.precision.Precision`, for the command line."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class CacheDtype(str, Enum):
+    """`CacheSettings.dtype`, for the command line."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+@app.callback()
+def bench() -> None:
+    """Measure against a peer on the same work."""
+
+
+@app.command()
+def click(
+    out: Annotated[Path | None, typer.Option("--out", help="folder for click.json")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", help="an image file; a generated body without it")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="a model.safetensors; the shipped one without it"),
+    ] = None,
+    shape: Annotated[
+        tuple[int, int, int], typer.Option("--shape", help="voxels of the generated body")
+    ] = (400, 400, 326),
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help="a network by name with random weights, without --model"),
+    ] = None,
+    window: Annotated[
+        int, typer.Option("--window", min=8, help="edge of the windows, without --model")
+    ] = 128,
+    clicks: Annotated[int, typer.Option("--clicks", min=1, help="one click a step")] = 10,
+    full_runs: Annotated[
+        int, typer.Option("--full-runs", min=1, help="of these, how many MONAI answers too")
+    ] = 1,
+    precision: Annotated[
+        BenchPrecision, typer.Option("--precision", help="of both networks")
+    ] = BenchPrecision.float32,
+    cache: Annotated[
+        CacheDtype, typer.Option("--cache", help="dtype of the results that are kept")
+    ] = CacheDtype.float32,
+    same_layout: Annotated[
+        bool,
+        typer.Option(
+            "--same-layout", help="give MONAI the faster layout of the network in memory, too"
+        ),
+    ] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """A click in our session, and in MONAI's sliding-window inferer run in full.
+
+    Without options: 400 x 400 x 326 voxels, 64 windows of 128³, the shipped network for CPUs; on
+    two CPU cores that takes a quarter of an hour, most of it MONAI's.
+    """
+    console = plain_console()
+    figures = bench_click(
+        _model(model, network, window, device),
+        read_volume(image) if image is not None else generated_body(shape, seed),
+        ClickBenchSettings(
+            clicks=clicks,
+            full_runs=full_runs,
+            precision=precision.value,
+            seed=seed,
+            cache_dtype=cache.value,
+            same_layout=same_layout,
+        ),
+        lambda step: console.print(f"… {step}"),
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with replace_when_written(out / "click.json") as temporary:
+            temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _print(figures, console)
+
+
+def _model(path: Path | None, network: str | None, window: int, device: str) -> Model:
+    if path is None and network is None:
+        return shipped_model(window, resolve_device(device))
+    if path is None:
+        assert network is not None
+        return untrained_model(network, window, resolve_device(device))
+    loaded = load_model(path, device)
+    if len(loaded.settings.channels) != 1:
+        raise UsageError(f"--model {path}: this bench takes models of one image channel")
+    return plain(loaded)
+
+
+def _print(figures: dict[str, Any], console: Console) -> None:
+    table = Table("", "seconds (median)", "p95", "windows", "MONAI takes … times as long")
+    table.add_row(
+        "MONAI, all windows", f"{figures['seconds_full']:.2f}", "", str(figures["windows_total"])
+    )
+    table.add_row(
+        "first prediction",
+        f"{figures['seconds_first']:.2f}",
+        "",
+        str(figures["windows_total"]),
+        f"{figures['ratio_first']:.2f}",
+    )
+    table.add_row(
+        "click, exact",
+        f"{figures['seconds_exact']:.3f}",
+        f"{figures['seconds_exact_p95']:.3f}",
+        f"{figures['windows_per_click']:.2f}",
+        f"{figures['ratio_exact']:.1f}",
+    )
+    table.add_row(
+        "click, preview",
+        f"{figures['seconds_preview']:.3f}",
+        f"{figures['seconds_preview_p95']:.3f}",
+        "1",
+        f"{figures['ratio_preview']:.1f}",
+    )
+    console.print(table)
+    memory = figures["peak_memory_bytes"]
+    console.print(
+        f"largest difference of logits {figures['max_logit_difference']:.1e}, "
+        f"{figures['masks_differ_at']} voxels labelled otherwise; "
+        + (f"{memory / 2**30:.2f} GiB beyond the network; " if memory is not None else "")
+        + f"{figures['network']}, {figures['precision']}, {figures['threads']} threads, "
+        f"{figures['device']}"
+    )
