@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -31,6 +32,8 @@ from torch import Tensor
 from voxclick.errors import GeometryError, UnsupportedImageError
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
+from voxclick.memory_map import is_large, release, slabs, temporary_map
+from voxclick.percentiles import percentiles
 from voxclick.types import ImageTensor, Index3, LabelTensor, MarginsTensor, Vector3
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
 
@@ -177,16 +180,28 @@ class PreparedImage:
     """An image as the network sees it.
 
     Attributes:
-        image: float32, (channel, i, j, k) on the network's grid.
+        voxels: float32, (channel, i, j, k) on the network's grid; of a large image, a map of a
+            temporary file.
         geometry: the network's grid, its axes along RAS+ as nearly as the scan allows.
         source: the grid of the image file.
         regridding: what lies between the two grids.
     """
 
-    image: ImageTensor
+    voxels: NDArray[np.float32]
     geometry: VolumeGeometry
     source: VolumeGeometry
     regridding: Regridding
+
+    @cached_property
+    def image(self) -> ImageTensor:
+        """The voxels as a tensor, which shares their memory."""
+        return torch.from_numpy(self.voxels)
+
+    def read(self, box: Box) -> Tensor:
+        """A copy of the voxels (channel, i, j, k) in a box of the network's grid."""
+        values = self.image[(slice(None), *box.to_slices())].clone()
+        release(self.voxels)
+        return values
 
     def click_to_network(self, index: Index3) -> Index3:
         """The network's voxel at the centre of a file's voxel, clipped into the network's grid."""
@@ -232,8 +247,13 @@ class Preprocessing:
     def __init__(self, settings: PreprocessingSettings) -> None:
         self.settings = settings
 
-    def prepare(self, volumes: Sequence[Volume]) -> PreparedImage:
+    def prepare(self, volumes: Sequence[Volume], folder: Path | None = None) -> PreparedImage:
         """Orient, resample (linearly) and scale the channels of one image.
+
+        Args:
+            volumes: one per channel.
+            folder: for the temporary file of an image that is too large to be kept in memory;
+                None for the system's.
 
         Raises:
             GeometryError: not one volume per channel, or volumes on different grids.
@@ -242,11 +262,13 @@ class Preprocessing:
         _check_channels(volumes, len(self.settings.intensity))
         source = volumes[0].geometry
         grids = Regridding.between(source, self.settings.spacing_mm)
-        channels = [
-            _scale_intensity(_to_network(_finite(volume), grids), scaling)
-            for volume, scaling in zip(volumes, self.settings.intensity, strict=True)
-        ]
-        return PreparedImage(torch.stack(channels), _placed(grids, source), source, grids)
+        shape = (len(volumes), *grids.network.shape)
+        on_disk = is_large(shape)
+        image = temporary_map(shape, np.float32, folder) if on_disk else np.empty(shape, np.float32)
+        for volume, channel, scaling in zip(volumes, image, self.settings.intensity, strict=True):
+            _write_to_network(_finite(volume), grids, channel)
+            _scale_intensity(channel, scaling)
+        return PreparedImage(image, _placed(grids, source), source, grids)
 
     def prepare_label(self, label_map: LabelMap, prepared: PreparedImage) -> LabelTensor:
         """Bring a label map to the network's grid.
@@ -389,21 +411,32 @@ def _placed(grids: Regridding, source: VolumeGeometry) -> VolumeGeometry:
 
 def _to_network(voxels: NDArray[np.generic], grids: Regridding) -> Tensor:
     """Voxels of the file as float32 on the network's grid, interpolated linearly."""
-    image = torch.from_numpy(np.array(grids.orient(voxels), dtype=np.float32, order="C"))
-    if not grids.resamples:
-        return image
-    resampled = torch.empty(grids.network.shape)
-    sampling = grids.oriented_from_network
+    channel = np.empty(grids.network.shape, dtype=np.float32)
+    _write_to_network(voxels, grids, channel)
+    return torch.from_numpy(channel)
+
+
+def _write_to_network(
+    voxels: NDArray[np.generic], grids: Regridding, channel: NDArray[np.float32]
+) -> None:
+    """`_to_network` into an array that is there, a block at a time."""
+    oriented = grids.orient(voxels)
     for block in _blocks(Box.of_shape(grids.network.shape)):
+        if block.start[1:] == (0, 0):
+            release(voxels)
+            release(channel)
+        if not grids.resamples:
+            channel[block.to_slices()] = oriented[block.to_slices()]
+            continue
+        sampling = grids.oriented_from_network
         window = _window_under(block, sampling, grids.oriented.shape)
-        values = image[window.to_slices()][None].double()
-        (sampled,) = _interpolate(values, window, block, sampling)
-        resampled[block.to_slices()] = sampled.float()
-    return resampled
+        values = np.array(oriented[window.to_slices()], dtype=np.float64)
+        (sampled,) = _interpolate(torch.from_numpy(values)[None], window, block, sampling)
+        channel[block.to_slices()] = sampled.numpy()
 
 
 def _finite(volume: Volume) -> NDArray[np.generic]:
-    if not np.isfinite(volume.voxels).all():
+    if not all(np.isfinite(part).all() for part in slabs(volume.voxels)):
         raise UnsupportedImageError(
             f"{_name(volume, 'the image')} holds NaN or infinite voxels; replace them first, as "
             "read_volume does for files"
@@ -488,18 +521,27 @@ def _interpolate(values: Tensor, window: Box, block: Box, sampling: NDArray[np.f
     return layer(values[None], theta=theta, spatial_size=block.shape)[0]
 
 
-def _scale_intensity(image: Tensor, scaling: IntensityScaling) -> Tensor:
+def _scale_intensity(channel: NDArray[np.float32], scaling: IntensityScaling) -> None:
+    """Scale a channel in place, a slab at a time."""
+    if isinstance(scaling, PercentileScaling):
+        low, high = percentiles(lambda: slabs(channel), (scaling.low, scaling.high))
+        if low == high:  # nearly all voxels are equal: the few that differ must still be seen
+            low, high = percentiles(lambda: slabs(channel), (0.0, 100.0))
+        scaling = RangeScaling.model_construct(low=low, high=high)
+    for part in slabs(channel):
+        _scale(torch.from_numpy(part), scaling)
+
+
+def _scale(image: Tensor, scaling: LogScaling | RangeScaling) -> None:
     if isinstance(scaling, LogScaling):
-        return image.clamp(min=0).log1p() / float(np.log1p(scaling.high))
-    if isinstance(scaling, RangeScaling):
-        scaled = (image - scaling.low) / (scaling.high - scaling.low)
-        return scaled.clamp(0, 1) if scaling.clip else scaled
-    low, high = np.percentile(image.numpy(), (scaling.low, scaling.high)).tolist()
-    if low == high:  # nearly all voxels are equal: the few that differ must still be seen
-        low, high = image.min().item(), image.max().item()
-    if low == high:
-        return torch.zeros_like(image)
-    return ((image - low) / (high - low)).clamp(0, 1)
+        image.clamp_(min=0).log1p_().div_(float(np.log1p(scaling.high)))
+        return
+    if scaling.low == scaling.high:
+        image.zero_()
+        return
+    image.sub_(scaling.low).div_(scaling.high - scaling.low)
+    if scaling.clip:
+        image.clamp_(0, 1)
 
 
 def _mapped(box: Box, whole_numbers: NDArray[np.float64]) -> Box:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from voxclick.errors import GeometryError, UnsupportedImageError
 from voxclick.io import itk, nifti
 from voxclick.io.header import ImageHeader
+from voxclick.memory_map import is_large, slabs
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
 
 IMAGE_SUFFIXES: tuple[str, ...] = (*nifti.SUFFIXES, *itk.SUFFIXES)
@@ -29,8 +30,9 @@ LABEL_ROUNDING = 1e-3
 def read_volume(path: str | Path) -> Volume:
     """Read one scalar 3D image.
 
-    Voxels come as float32 in the file's own array order, scaled as its header says. Single NaN
-    or infinite voxels are filled with the smallest finite value, with a warning.
+    Voxels come as float32 in the file's own array order, scaled as its header says; those of a
+    large NIfTI image (`voxclick.memory_map.LARGE_BYTES`) in a temporary file. Single NaN or
+    infinite voxels are filled with the smallest finite value, with a warning.
 
     Raises:
         UnsupportedImageError: missing, damaged, of an unknown suffix, or not one scalar volume
@@ -38,8 +40,11 @@ def read_volume(path: str | Path) -> Volume:
     """
     path = Path(path)
     geometry = read_geometry(path)
-    with np.errstate(over="ignore"):
-        voxels = _format_of(path).read_voxels(path).astype(np.float32, copy=False)
+    if is_large(geometry.shape) and _format_of(path) is nifti:
+        voxels = nifti.read_mapped(path)
+    else:
+        with np.errstate(over="ignore"):
+            voxels = _format_of(path).read_voxels(path).astype(np.float32, copy=False)
     voxels = _filled(voxels.reshape(geometry.shape), path)
     return Volume(voxels, geometry.affine, path=path)
 
@@ -165,20 +170,23 @@ def _checked_geometry(header: ImageHeader, path: Path) -> VolumeGeometry:
 
 
 def _filled(voxels: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
-    finite = np.isfinite(voxels)
-    if finite.all():
+    finite = sum(int(np.isfinite(part).sum()) for part in slabs(voxels))
+    if finite == voxels.size:
         return voxels
-    if not finite.any():
+    if finite == 0:
         raise UnsupportedImageError(
             f"{path}: not one voxel is a finite number; export the image again"
         )
-    smallest = voxels[finite].min()
+    smallest = min(np.where(np.isfinite(part), part, np.inf).min() for part in slabs(voxels))
     warnings.warn(
-        f"{path}: {finite.size - np.count_nonzero(finite)} voxels are NaN or infinite; filled "
-        f"with the smallest value of the image, {smallest:g}",
+        f"{path}: {voxels.size - finite} voxels are NaN or infinite; filled with the smallest "
+        f"value of the image, {smallest:g}",
         stacklevel=3,
     )
-    return np.where(finite, voxels, smallest)
+    filled = voxels if voxels.flags.writeable else voxels.copy()
+    for part in slabs(filled):
+        part[~np.isfinite(part)] = smallest
+    return filled
 
 
 def _storable(voxels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -186,4 +194,4 @@ def _storable(voxels: NDArray[np.generic]) -> NDArray[np.generic]:
     if not np.issubdtype(voxels.dtype, np.integer):
         return voxels.astype(np.uint8 if voxels.dtype == np.bool_ else np.float32)
     dtypes = (np.min_scalar_type(voxels.min()), np.min_scalar_type(voxels.max()))
-    return voxels.astype(np.result_type(*dtypes))
+    return voxels.astype(np.result_type(*dtypes), copy=False)

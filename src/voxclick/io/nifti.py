@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
+import shutil
+import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -18,12 +21,16 @@ from numpy.typing import NDArray
 
 from voxclick.errors import UnsupportedImageError
 from voxclick.io.header import ImageHeader
+from voxclick.memory_map import release, temporary_map
 from voxclick.volume import Volume, VolumeGeometry
 
 SUFFIXES = (".nii.gz", ".nii")
 
 _DAMAGE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 """What nibabel and gzip raise on files that are cut off or are something else."""
+
+_SLAB_BYTES = 64 * 2**20
+"""Read at once of a large file, as float32."""
 
 _UNITS_NOT_MM = {1: "metres", 3: "micrometres"}
 """The codes of NIfTI's xyzt_units, lowest three bits, that contradict an affine in mm."""
@@ -79,13 +86,40 @@ def read_voxels(path: Path) -> NDArray[np.generic]:
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     stored = cast(ArrayProxy, image.dataobj)
-    expected = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
-    if size < expected:
-        raise UnsupportedImageError(
-            f"{path}: the file is cut off: its header promises {expected} bytes, there are {size}; "
-            "copy or export it again"
-        )
+    _check_size(path, size, stored)
     return np.asanyarray(stored)
+
+
+def read_mapped(path: Path) -> NDArray[np.float32]:
+    """`read_voxels` as float32 for large arrays: a slab at a time, into a temporary file.
+
+    Raises:
+        UnsupportedImageError: the voxels are cut off or damaged.
+    """
+    with contextlib.ExitStack() as stack:
+        if path.name.lower().endswith(".gz"):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voxclick-")))
+            path = _decompressed(path, folder / "volume.nii")
+        stored = cast(ArrayProxy, _open(path).dataobj)
+        _check_size(path, path.stat().st_size, stored)
+        i, j, k = stored.shape[:3]
+        voxels = temporary_map((k, j, i), np.float32).T  # the file's own order
+        step = max(1, _SLAB_BYTES // (4 * i * j))
+        for start in range(0, k, step):
+            with np.errstate(over="ignore"):
+                slab = np.asanyarray(stored[:, :, start : start + step])
+                voxels[..., start : start + step] = slab.reshape(i, j, -1)
+            release(voxels)
+        return voxels
+
+
+def _decompressed(path: Path, target: Path) -> Path:
+    try:
+        with gzip.open(path) as compressed, target.open("wb") as file:
+            shutil.copyfileobj(compressed, file, _SLAB_BYTES)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+    return target
 
 
 def write(volume: Volume, path: Path) -> None:
@@ -101,6 +135,15 @@ def write(volume: Volume, path: Path) -> None:
     if not volume.geometry.matches(VolumeGeometry(volume.shape, image.get_qform())):
         image.set_qform(None, code="unknown")
     nib.save(image, path)
+
+
+def _check_size(path: Path, size: int, stored: ArrayProxy) -> None:
+    expected = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
+    if size < expected:
+        raise UnsupportedImageError(
+            f"{path}: the file is cut off: its header promises {expected} bytes, there are {size}; "
+            "copy or export it again"
+        )
 
 
 def _open(path: Path) -> nib.Nifti1Image:

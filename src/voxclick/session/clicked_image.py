@@ -10,7 +10,7 @@ from torch import Tensor
 from voxclick.geometry.box import Box
 from voxclick.guidance import GuidanceEncoder
 from voxclick.sliding_window import pad_to_window
-from voxclick.types import ImageTensor, Index3
+from voxclick.types import Index3
 
 
 class ClickedImage:
@@ -19,7 +19,8 @@ class ClickedImage:
     Clicks are drawn when a window is read: nothing as large as the volume is kept for them.
 
     Args:
-        image: float32 (channel, i, j, k).
+        read_image: gives the image (channel, i, j, k) in a box.
+        shape: voxels of the volume.
         encoder: None for a network without clicks.
         clicks: ``clicks[l]`` are the voxels clicked for label l.
         is_air: tells of a window's image that a network need not look at it.
@@ -27,14 +28,14 @@ class ClickedImage:
 
     def __init__(
         self,
-        image: ImageTensor,
+        read_image: Callable[[Box], Tensor],
+        shape: Index3,
         encoder: GuidanceEncoder | None,
         clicks: Sequence[Sequence[Index3]],
         is_air: Callable[[Box], bool] = lambda window: False,
     ) -> None:
-        i, j, k = image.shape[1:]
-        self._shape: Index3 = (i, j, k)
-        self._image = image
+        self._read_image = read_image
+        self._shape = shape
         self._encoder = encoder
         self._clicks = clicks
         self._is_air = is_air
@@ -42,7 +43,7 @@ class ClickedImage:
 
     def read(self, window: Box) -> Tensor:
         inside = window.clip(self._shape)
-        values = self._image[(slice(None), *inside.to_slices())]
+        values = self._read_image(inside)
         if self._encoder is not None:
             guidance = self._encoder.encode_box(self._clicks, self._shape, inside)
             values = torch.cat([values, guidance])

@@ -16,6 +16,7 @@ from voxclick.clicks import Click, ClickHistory
 from voxclick.errors import ClickError, GeometryError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.guidance import build_encoder
+from voxclick.memory_map import is_large, temporary_map
 from voxclick.model_files import Model
 from voxclick.preprocessing import LabelPatch, Preprocessing
 from voxclick.session.clicked_image import ClickedImage
@@ -116,7 +117,8 @@ class InteractiveSession:
             raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
         self.model = model
         self._preprocessing = Preprocessing(settings.preprocessing)
-        self._prepared = self._preprocessing.prepare(volumes)
+        self._folder = cache.folder if cache is not None else None
+        self._prepared = self._preprocessing.prepare(volumes, self._folder)
         self._inference = model.inference(self._prepared.geometry.shape, inference, cache)
         self._encoder = (
             None
@@ -280,9 +282,15 @@ class InteractiveSession:
 
     def _label_map(self) -> LabelMap:
         assert self._shown is not None  # every way here has settled
-        return LabelMap(
-            self._shown.mask.copy(), self.geometry.affine, labels=self.model.settings.labels
-        )
+        copy = self._empty_mask()
+        copy[:] = self._shown.mask
+        return LabelMap(copy, self.geometry.affine, labels=self.model.settings.labels)
+
+    def _empty_mask(self) -> NDArray[np.uint8]:
+        shape = self.geometry.shape
+        if is_large(shape):
+            return temporary_map(shape, np.uint8, self._folder)
+        return np.zeros(shape, dtype=np.uint8)
 
     def margins(self, box: Box, on_windows: WindowsCallback | None = None) -> MarginsTensor:
         """How sure the model is, with the clicks as they are now.
@@ -362,7 +370,7 @@ class InteractiveSession:
         """The whole mask; without clicks if it is to stand where no click is near."""
         clicks = self.clicks if self._radius_mm is None else ()
         source = self._source(clicks)
-        mask = np.empty(self.geometry.shape, dtype=np.uint8)
+        mask = self._empty_mask()
         for patch in self._restore(source, None, counted):
             mask[patch.box.to_slices()] = patch.labels
         local = None
@@ -404,7 +412,8 @@ class InteractiveSession:
             [self._prepared.click_to_network(c.index) for c in clicks if c.label == label]
             for label in self.model.settings.labels
         ]
-        return ClickedImage(self._prepared.image, self._encoder, of_labels, self._is_air)
+        shape = self._prepared.geometry.shape
+        return ClickedImage(self._prepared.read, shape, self._encoder, of_labels, self._is_air)
 
     def _at(self, position: Index3 | Vector3, label: str, space: ClickSpace) -> Click:
         x, y, z = position
@@ -423,12 +432,11 @@ class InteractiveSession:
                 "this model has no threshold for air (air_below), so no window can be skipped; "
                 "open the session without skip_air"
             )
-        image, shape = self._prepared.image, self._prepared.geometry.shape
+        prepared = self._prepared
 
         @cache
         def is_air(window: Box) -> bool:
-            inside = window.clip(shape).to_slices()
-            return bool((image[(slice(None), *inside)] < threshold).all())
+            return bool((prepared.read(window.clip(prepared.geometry.shape)) < threshold).all())
 
         return is_air
 

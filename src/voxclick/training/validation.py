@@ -47,10 +47,15 @@ def validate_case(
     shape = (label.shape[0], label.shape[1], label.shape[2])
     inference = Model(settings, network, device).inference(shape)
     encoder = settings.guidance and build_encoder(settings.guidance, case.spacing_mm)
+
+    def read_image(box: Box) -> torch.Tensor:
+        return case.image[(slice(None), *box.to_slices())]
+
     user = SimulatedUser(LargestError(), MaxSteps(max_steps=steps), seed, len(settings.labels))
     scores: list[float] = []
     while True:
-        source = ClickedImage(case.image, encoder, [list(clicks) for clicks in user.clicked])
+        clicks = [list(of_label) for of_label in user.clicked]
+        source = ClickedImage(read_image, shape, encoder, clicks)
         margins = inference.margins(source, Box.of_shape(shape))
         prediction = label_of_margins(margins).cpu()
         scores.append(_mean_dice(label, prediction, len(settings.labels)))
