@@ -29,6 +29,10 @@ class ClickError(VoxclickError):
     """A click lies outside the image, or names a label that the model does not know."""
 
 
+class SessionFileError(VoxclickError):
+    """A saved session is damaged, or belongs to another model."""
+
+
 class TrainingError(VoxclickError):
     """Training cannot go on (a loss that is not finite, a checkpoint that does not fit)."""
 

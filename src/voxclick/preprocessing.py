@@ -192,6 +192,23 @@ class PreparedImage:
     source: VolumeGeometry
     regridding: Regridding
 
+    @staticmethod
+    def of_source(
+        voxels: NDArray[np.float32], source: VolumeGeometry, settings: PreprocessingSettings
+    ) -> PreparedImage:
+        """The prepared image that these settings make on the way from a file's grid.
+
+        Raises:
+            GeometryError: the voxels do not have the shape of the network's grid.
+        """
+        grids = Regridding.between(source, settings.spacing_mm)
+        if voxels.shape[1:] != grids.network.shape:
+            raise GeometryError(
+                f"a prepared image of {source.shape} voxels has the shape {grids.network.shape}, "
+                f"got {voxels.shape[1:]}"
+            )
+        return PreparedImage(voxels, _placed(grids, source), source, grids)
+
     @cached_property
     def image(self) -> ImageTensor:
         """The voxels as a tensor, which shares their memory."""
@@ -268,7 +285,7 @@ class Preprocessing:
         for volume, channel, scaling in zip(volumes, image, self.settings.intensity, strict=True):
             _write_to_network(_finite(volume), grids, channel)
             _scale_intensity(channel, scaling)
-        return PreparedImage(image, _placed(grids, source), source, grids)
+        return PreparedImage.of_source(image, source, self.settings)
 
     def prepare_label(self, label_map: LabelMap, prepared: PreparedImage) -> LabelTensor:
         """Bring a label map to the network's grid.
@@ -422,7 +439,8 @@ def _write_to_network(
     """`_to_network` into an array that is there, a block at a time."""
     oriented = grids.orient(voxels)
     for block in _blocks(Box.of_shape(grids.network.shape)):
-        if block.start[1:] == (0, 0):
+        if block.start[2] == 0:
+            # a file's array often runs along i, so that a block touches many pages of it
             release(voxels)
             release(channel)
         if not grids.resamples:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from voxclick import Click, InteractiveSession, LabelMap, Volume
-from voxclick.errors import ClickError, GeometryError, UsageError
+from voxclick.errors import ClickError, GeometryError, SessionFileError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.guidance import DiskGuidance
 from voxclick.model_files import Model, ModelSettings
@@ -396,3 +396,55 @@ def test_the_cache_can_be_small():
         prepared.predict()
         click(prepared, (9, 9, 9), "tumor")
     assert np.array_equal(mask_of(opened), mask_of(fresh))
+
+
+# To disk and back
+
+
+@pytest.mark.parametrize("radius", [None, 5.0])
+def test_a_saved_session_goes_on_where_it_was(radius, tmp_path):
+    network = ClicksAreTheAnswer()
+    opened = session(network=network, radius_mm=radius)
+    opened.predict()
+    click(opened, (14, 20, 9), "tumor")
+    opened.add([Click((3, 3, 3), "background")])  # not yet predicted with
+    opened.undo()
+    opened.redo()
+    opened.save(tmp_path / "idle.safetensors")
+    back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    ran = network.windows
+    assert back.clicks == opened.clicks
+    assert np.array_equal(mask_of(back), mask_of(opened))
+    assert network.windows - ran == 2 + 2  # those of the second click, in each session
+    for step in ("undo", "undo", "redo"):
+        getattr(back, step)()
+        getattr(opened, step)()
+        assert np.array_equal(mask_of(back), mask_of(opened))
+    assert len(back.clicks) == 1
+    (update,) = back.updates()
+    assert update.patch is None
+
+
+def test_a_session_without_a_prediction_can_be_saved(tmp_path):
+    opened = session()
+    opened.add([Click((14, 20, 9), "tumor")])
+    opened.save(tmp_path / "idle.safetensors")
+    back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    assert np.array_equal(mask_of(back), mask_of(opened))
+
+
+def test_a_session_belongs_to_its_model(tmp_path):
+    path = tmp_path / "idle.safetensors"
+    opened = session()
+    opened.save(path)
+    other = session(network=OneClickFlipsTheWindow(), air=0.3).model
+    with pytest.raises(SessionFileError, match="made with another model"):
+        InteractiveSession.load(path, other)
+    with pytest.raises(SessionFileError, match="no such session file"):
+        InteractiveSession.load(tmp_path / "none", opened.model)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SessionFileError, match="damaged"):
+        InteractiveSession.load(path, opened.model)
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(SessionFileError, match="not a session file"):
+        InteractiveSession.load(tmp_path / "text", opened.model)

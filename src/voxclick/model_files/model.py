@@ -6,8 +6,10 @@ the key ``voxclick``. Reading it runs no code from the file.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -112,6 +114,15 @@ class Model:
     settings: ModelSettings
     network: nn.Module
     device: torch.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for models that answer alike: a digest of settings and weights."""
+        digest = hashlib.blake2b(self.settings.model_dump_json().encode(), digest_size=16)
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def inference(
         self,

@@ -7,20 +7,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxclick.clicks import Click, ClickHistory
-from voxclick.errors import ClickError, GeometryError, UsageError
+from voxclick.errors import ClickError, GeometryError, SessionFileError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.guidance import build_encoder
 from voxclick.memory_map import is_large, temporary_map
 from voxclick.model_files import Model
-from voxclick.preprocessing import LabelPatch, Preprocessing
+from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing
 from voxclick.session.clicked_image import ClickedImage
 from voxclick.session.local_correction import LocalCorrection
+from voxclick.session.saved import (
+    SavedSession,
+    SessionHeader,
+    clicks_of,
+    read_session,
+    saved_clicks,
+    write_session,
+)
 from voxclick.sliding_window import (
     CacheSettings,
     InferenceSettings,
@@ -82,7 +91,8 @@ class InteractiveSession:
 
     Args:
         model: from `load_model`.
-        image: one volume per channel of the model, or the volume itself for one channel.
+        image: one volume per channel of the model, or the volume itself for one channel; or what
+            the model's preprocessing has made of them.
         inference: another way through the network than the one stored with the model.
         cache: how much of the windows' results is kept.
         radius_mm: farther than this from every click the mask is left as it was without clicks;
@@ -99,38 +109,116 @@ class InteractiveSession:
     def __init__(
         self,
         model: Model,
-        image: Volume | Sequence[Volume],
+        image: Volume | Sequence[Volume] | PreparedImage,
         inference: InferenceSettings | None = None,
         cache: CacheSettings | None = None,
         *,
         radius_mm: float | None = None,
         skip_air: bool = False,
     ) -> None:
-        volumes = [image] if isinstance(image, Volume) else list(image)
         settings = model.settings
-        if len(volumes) != len(settings.channels):
-            raise GeometryError(
-                f"this model takes {len(settings.channels)} image(s) per case "
-                f"({', '.join(settings.channels)}), got {len(volumes)}"
-            )
         if radius_mm is not None and not radius_mm > 0:
             raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
         self.model = model
         self._preprocessing = Preprocessing(settings.preprocessing)
         self._folder = cache.folder if cache is not None else None
-        self._prepared = self._preprocessing.prepare(volumes, self._folder)
+        self._prepared = image if isinstance(image, PreparedImage) else self._prepare(image)
+        self._inference_settings = inference or settings.inference
         self._inference = model.inference(self._prepared.geometry.shape, inference, cache)
         self._encoder = (
             None
             if settings.guidance is None
             else build_encoder(settings.guidance, self._prepared.geometry.spacing_mm)
         )
+        self._skip_air = skip_air
         self._is_air = self._air_test() if skip_air else _nothing_is_air
         self._radius_mm = radius_mm
         self._history = ClickHistory()
         self._shown: _Shown | None = None
         self._unseen: Box | None = None
         self._stops = threading.Event()
+
+    def _prepare(self, image: Volume | Sequence[Volume]) -> PreparedImage:
+        volumes = [image] if isinstance(image, Volume) else list(image)
+        channels = self.model.settings.channels
+        if len(volumes) != len(channels):
+            raise GeometryError(
+                f"this model takes {len(channels)} image(s) per case ({', '.join(channels)}), "
+                f"got {len(volumes)}"
+            )
+        return self._preprocessing.prepare(volumes, self._folder)
+
+    def save(self, path: str | Path) -> None:
+        """Put the session to disk: the prepared image, clicks with their history, mask, results.
+
+        `load` brings it back, in this process or another; the model is not part of the file.
+
+        Args:
+            path: replaced only when all is written.
+        """
+        shown = self._shown
+        header = SessionHeader(
+            model=self.model.fingerprint,
+            shape=self.geometry.shape,
+            affine=self.geometry.affine.tolist(),
+            inference=self._inference_settings,
+            radius_mm=self._radius_mm,
+            skip_air=self._skip_air,
+            clicks=saved_clicks(self._history.clicks),
+            earlier=tuple(map(saved_clicks, self._history.earlier)),
+            later=tuple(map(saved_clicks, self._history.later)),
+            shown=None if shown is None else saved_clicks(shown.clicks),
+        )
+        local = None if shown is None else shown.local
+        saved = SavedSession(
+            header,
+            self._prepared.voxels,
+            None if shown is None else shown.mask,
+            None if local is None else local.mask,
+            {} if shown is None else self._inference.kept(shown.source),
+        )
+        write_session(saved, Path(path))
+
+    @staticmethod
+    def load(
+        path: str | Path, model: Model, cache: CacheSettings | None = None
+    ) -> InteractiveSession:
+        """Bring a saved session back.
+
+        Args:
+            path: what `save` wrote.
+            model: the one the session was made with.
+            cache: how much of the windows' results is kept.
+
+        Raises:
+            SessionFileError: missing, damaged, or made with another model.
+        """
+        saved = read_session(Path(path))
+        header = saved.header
+        if header.model != model.fingerprint:
+            raise SessionFileError(
+                f"{path}: was made with another model; open it with that one, or the image anew"
+            )
+        source = VolumeGeometry(header.shape, np.array(header.affine))
+        prepared = PreparedImage.of_source(saved.image, source, model.settings.preprocessing)
+        session = InteractiveSession(
+            model,
+            prepared,
+            header.inference,
+            cache,
+            radius_mm=header.radius_mm,
+            skip_air=header.skip_air,
+        )
+        session._history = header.history
+        if saved.mask is not None and header.shown is not None:
+            clicks = clicks_of(header.shown)
+            local = None
+            if saved.local_mask is not None and header.radius_mm is not None:
+                local = LocalCorrection(saved.local_mask, header.radius_mm, source)
+            shown = _Shown(saved.mask, session._source(clicks), clicks, local)
+            session._shown, session._unseen = shown, Box.of_shape(source.shape)
+            session._inference.keep(shown.source, saved.results)
+        return session
 
     @property
     def geometry(self) -> VolumeGeometry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -101,6 +101,19 @@ class VolumeInference:
         self._cache.prefer(
             frozenset((number, source.key(box)) for number, box in enumerate(self.grid.boxes))
         )
+
+    def kept(self, source: WindowSource) -> dict[int, Tensor]:
+        """The results of this source that are kept, by the windows' numbers."""
+        found = {
+            number: self._cache.get((number, source.key(box)))
+            for number, box in enumerate(self.grid.boxes)
+        }
+        return {number: result for number, result in found.items() if result is not None}
+
+    def keep(self, source: WindowSource, results: Mapping[int, Tensor]) -> None:
+        """Keep results that `kept` gave, as far as there is room."""
+        for number, result in results.items():
+            self._cache.put((number, source.key(self.grid.boxes[number])), result)
 
     @torch.inference_mode()
     def run(
