@@ -169,6 +169,25 @@ def test_segment_by_command_and_from_python_agree(trained_run, phantom_folder, t
         assert written.geometry.matches(image.geometry)
 
 
+def test_a_mask_is_corrected_near_the_clicks_alone(trained_run, phantom_folder, tmp_path):
+    image_path = next(iter(sorted((phantom_folder / "imagesTs").iterdir())))
+    image = voxclick.read_volume(image_path)
+    voxels = np.zeros(image.shape, np.uint8)
+    voxels[:4] = 1
+    mask = voxclick.LabelMap(voxels, image.affine, labels=("background", "tumor"))
+    voxclick.write_label_map(mask, tmp_path / "mask.nii.gz")
+    model = str(trained_run / "model.safetensors")
+    common = ["segment", str(image_path), "--model", model, "--out", str(tmp_path / "out.nii.gz")]
+    common += ["--start-from", str(tmp_path / "mask.nii.gz")]
+    assert main(common) == 0
+    assert np.array_equal(voxclick.read_label_map(tmp_path / "out.nii.gz").voxels, voxels)
+    assert main([*common, "--click", "2,12,10:background", "--radius-mm", "12"]) == 0
+    corrected = voxclick.read_label_map(tmp_path / "out.nii.gz").voxels
+    far = np.argwhere(corrected != voxels) - (2, 12, 10)
+    assert (np.linalg.norm(far * image.spacing_mm, axis=1) <= 12).all()
+    assert main([*common, "--radius-mm", "-1"]) == 2
+
+
 def test_clicks_in_millimetres_hit_the_same_voxel(trained_run, phantom_folder, tmp_path):
     image_path = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
     x, y, z = voxclick.read_volume(image_path).geometry.to_mm((20, 12, 30))

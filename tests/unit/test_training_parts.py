@@ -10,6 +10,8 @@ import torch
 from monai.losses import DiceCELoss, DiceLoss
 from torch import nn
 
+from voxclick.training.air import air_threshold
+from voxclick.training.cache import PreparedCase
 from voxclick.training.losses import SegmentationLoss
 from voxclick.training.optimization import (
     average_weights,
@@ -117,3 +119,21 @@ def test_voxels_near_clicks_can_count_more():
     background, lesion = output[0, :, 1, 1, 1].tolist()
     cross_entropy = math.log(1 + math.exp(lesion - background))
     assert weighted.item() == pytest.approx(plain.item() + 2 * cross_entropy, rel=1e-5)
+
+
+# Air
+
+
+def test_air_is_half_as_bright_as_the_faintest_labelled_component():
+    image = torch.zeros(2, 10, 10, 10)
+    label = torch.zeros(10, 10, 10, dtype=torch.uint8)
+    image[0, 1:3, 1, 1], image[1, 1, 1, 1] = 0.3, 0.5  # one component, brightest 0.5
+    label[1:3, 1, 1] = 1
+    image[1, 7, 7, 7], label[7, 7, 7] = 0.4, 2  # another, 0.4
+    image[0, 5, 5, 5] = 0.01  # not labelled
+    faint = PreparedCase("faint", image, label, (1.0, 1.0, 1.0))
+    bright = PreparedCase("bright", image * 3, label, (1.0, 1.0, 1.0))
+    free = PreparedCase("free", image, torch.zeros_like(label), (1.0, 1.0, 1.0))
+    assert air_threshold([bright, free, faint]) == pytest.approx(0.2)
+    assert air_threshold([free]) is None
+    assert air_threshold([PreparedCase("dark", -image, label, (1.0, 1.0, 1.0))]) is None

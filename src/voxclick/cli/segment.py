@@ -16,9 +16,9 @@ from voxclick.clicks import Click, read_clicks
 from voxclick.config import override_inference
 from voxclick.errors import UsageError
 from voxclick.geometry.affine import is_sheared
-from voxclick.io import IMAGE_SUFFIXES, read_volume, write_label_map
+from voxclick.io import IMAGE_SUFFIXES, read_label_map, read_volume, write_label_map
 from voxclick.model_files import load_model
-from voxclick.session import InteractiveSession
+from voxclick.session import DEFAULT_RADIUS_MM, InteractiveSession
 from voxclick.volume import VolumeGeometry
 
 
@@ -47,6 +47,23 @@ def segment(
         ClickSpace,
         typer.Option("--space", help="--click in voxels of the file, or in RAS or LPS mm"),
     ] = ClickSpace.voxel,
+    start_from: Annotated[
+        Path | None,
+        typer.Option("--start-from", help="a mask to correct; it stands wherever no click is near"),
+    ] = None,
+    radius_mm: Annotated[
+        float | None,
+        typer.Option(
+            "--radius-mm",
+            min=0,
+            help="how far from a click the mask may change; no limit without it, 30 with "
+            "--start-from",
+        ),
+    ] = None,
+    skip_air: Annotated[
+        bool,
+        typer.Option("--skip-air", help="pass over windows that show nothing but air"),
+    ] = False,
     overrides: InferenceOverrides = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="as everywhere; segmenting draws nothing at random")
@@ -60,7 +77,10 @@ def segment(
     inference = override_inference(loaded.settings, overrides)
     volumes = [read_volume(path) for path in images]
     _check_out_stores(out, volumes[0].geometry)
-    session = InteractiveSession(loaded, volumes, inference)
+    session = InteractiveSession(loaded, volumes, inference, radius_mm=radius_mm, skip_air=skip_air)
+    if start_from is not None:
+        mask = read_label_map(start_from, loaded.settings.labels)
+        session.start_from(mask, radius_mm or DEFAULT_RADIUS_MM)
     session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
     if clicks is not None:
         session.add(read_clicks(clicks))

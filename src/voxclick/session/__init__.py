@@ -1,6 +1,19 @@
 """The session engine: what the command line, evaluation and every server stand on."""
 
 from voxclick.session.clicked_image import ClickedImage
-from voxclick.session.session import ClickSpace, InteractiveSession, Prediction, Update
+from voxclick.session.session import (
+    DEFAULT_RADIUS_MM,
+    ClickSpace,
+    InteractiveSession,
+    Prediction,
+    Update,
+)
 
-__all__ = ["ClickSpace", "ClickedImage", "InteractiveSession", "Prediction", "Update"]
+__all__ = [
+    "DEFAULT_RADIUS_MM",
+    "ClickSpace",
+    "ClickedImage",
+    "InteractiveSession",
+    "Prediction",
+    "Update",
+]

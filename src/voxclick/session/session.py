@@ -42,6 +42,9 @@ from voxclick.volume import LabelMap, Volume, VolumeGeometry
 ClickSpace: TypeAlias = Literal["voxel", "ras", "lps"]
 """What the three numbers of a click are: a voxel of the file, or patient mm."""
 
+DEFAULT_RADIUS_MM = 30.0
+"""How far from a click a mask that was there already may change: a lesion and its surroundings."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -309,7 +312,7 @@ class InteractiveSession:
         """Take all clicks back, which can be undone."""
         self._history = self._history.reset()
 
-    def start_from(self, mask: LabelMap, radius_mm: float = 30.0) -> None:
+    def start_from(self, mask: LabelMap, radius_mm: float = DEFAULT_RADIUS_MM) -> None:
         """Correct a mask that is there already, instead of the model's own.
 
         It stands wherever no click is within the radius. Clicks that were there count on.

@@ -25,6 +25,7 @@ from voxclick.errors import TrainingError, UsageError
 from voxclick.model_files import ModelSettings, resolve_device, save_model
 from voxclick.networks import lay_out_for, window_multiple
 from voxclick.sliding_window.precision import resolve_precision
+from voxclick.training.air import air_threshold
 from voxclick.training.cache import PreparedCache, PreparedCase
 from voxclick.training.checkpoint import load_checkpoint, save_checkpoint
 from voxclick.training.clicking import (
@@ -121,6 +122,8 @@ class Trainer:
         """
         prepared = [self._cache.get(case) for case in training]
         held_out = [self._cache.get(case) for case in validation]
+        air_below = air_threshold(prepared)
+        self.model_settings = self.model_settings.model_copy(update={"air_below": air_below})
         samplers = [CropSampler(case.label) for case in prepared]
         steps_per_epoch = self._steps_per_epoch(len(prepared))
         schedule = build_schedule(
