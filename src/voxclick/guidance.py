@@ -159,7 +159,11 @@ class GuidanceEncoder(ABC):
         self._draw_another(channel, click, earlier)
 
     def encode_box(
-        self, clicks: Sequence[Sequence[Index3]], shape: Index3, box: Box
+        self,
+        clicks: Sequence[Sequence[Index3]],
+        shape: Index3,
+        box: Box,
+        device: torch.device | None = None,
     ) -> GuidanceTensor:
         """A part of what `encode` draws, at the cost of that part.
 
@@ -168,7 +172,7 @@ class GuidanceEncoder(ABC):
             shape: of the network's grid.
             box: inside the grid.
         """
-        guidance = torch.zeros((len(clicks), *box.shape), dtype=torch.float32)
+        guidance = torch.zeros((len(clicks), *box.shape), dtype=torch.float32, device=device)
         for channel, clicks_of_label in zip(guidance, clicks, strict=True):
             self._draw_box(channel, clicks_of_label, shape, box)
         return guidance

@@ -5,10 +5,13 @@ Run with ``pytest -m gpu``.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from voxclick import Click, InteractiveSession, Volume
 from voxclick.geometry.box import Box
 from voxclick.guidance import (
     DiskGuidance,
@@ -17,7 +20,9 @@ from voxclick.guidance import (
     SwFastEditGuidance,
     build_encoder,
 )
+from voxclick.model_files import Model, ModelSettings
 from voxclick.networks import NetworkSettings, build_network
+from voxclick.preprocessing import PreprocessingSettings, RangeScaling
 from voxclick.simulation import Corrective, LargestError, MaxSteps, SimulatedUser
 from voxclick.simulation.distances import distance_to_outside
 from voxclick.sliding_window import (
@@ -90,3 +95,46 @@ def test_guidance_is_the_same(settings):
     clicks = [[(3, 4, 5), (30, 20, 10)], [(0, 0, 0)]]
     on_cpu = encoder.encode(clicks, (40, 48, 56), CPU)
     assert np.array_equal(encoder.encode(clicks, (40, 48, 56), CUDA).cpu(), on_cpu)
+
+
+def opened(cache: CacheSettings | None = None) -> InteractiveSession:
+    torch.manual_seed(0)
+    settings = ModelSettings(
+        labels=("background", "tumor"),
+        channels=("PET",),
+        preprocessing=PreprocessingSettings(
+            spacing_mm=(1.5, 1.5, 1.5), intensity=(RangeScaling(low=0, high=1),)
+        ),
+        guidance=DiskGuidance(),
+        network=NetworkSettings(name="dynunet-light"),
+        inference=SlidingWindows(window=(32, 32, 32)),
+    )
+    model = Model(settings, settings.build_network().to(CUDA).eval(), CUDA)
+    voxels = np.random.default_rng(0).random((60, 50, 70), dtype=np.float32)
+    return InteractiveSession(model, Volume(voxels, np.eye(4)), cache=cache)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [CacheSettings(), CacheSettings(gpu_gib=0), CacheSettings(gpu_gib=0.0005, host_gib=0.0005)],
+)
+def test_undo_on_a_gpu_gives_the_same_bits(cache):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the smallest cache says that it is
+        session, fresh = opened(cache), opened()
+    masks = [session.predict().label_map.voxels]
+    clicks = [Click((30, 20, 40), "tumor"), Click((3, 44, 65), "background")]
+    for click in clicks:
+        *_, update = session.click(click.index, click.label)
+        assert update.kind == "exact"
+        masks.append(session.predict().label_map.voxels)
+    fresh.add(clicks[::-1])
+    assert np.array_equal(fresh.predict().label_map.voxels, masks[2])
+    for expected in masks[1::-1]:
+        session.undo()
+        assert np.array_equal(session.predict().label_map.voxels, expected)
+
+
+def test_a_full_gpu_is_the_exception_that_the_session_expects():
+    with pytest.raises(torch.OutOfMemoryError):
+        torch.empty(2**50, device=CUDA)

@@ -19,7 +19,7 @@ class ClickedImage:
     Clicks are drawn when a window is read: nothing as large as the volume is kept for them.
 
     Args:
-        read_image: gives the image (channel, i, j, k) in a box.
+        read_image: gives the image (channel, i, j, k) in a box, on any device.
         shape: voxels of the volume.
         encoder: None for a network without clicks.
         clicks: ``clicks[l]`` are the voxels clicked for label l.
@@ -45,7 +45,7 @@ class ClickedImage:
         inside = window.clip(self._shape)
         values = self._read_image(inside)
         if self._encoder is not None:
-            guidance = self._encoder.encode_box(self._clicks, self._shape, inside)
+            guidance = self._encoder.encode_box(self._clicks, self._shape, inside, values.device)
             values = torch.cat([values, guidance])
         return pad_to_window(values, inside, window)
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from voxclick.clicks import Click, ClickHistory
 from voxclick.errors import ClickError, GeometryError, SessionFileError, UsageError
@@ -128,6 +129,7 @@ class InteractiveSession:
         self._prepared = image if isinstance(image, PreparedImage) else self._prepare(image)
         self._inference_settings = inference or settings.inference
         self._inference = model.inference(self._prepared.geometry.shape, inference, cache)
+        self._read_image = self._reader()
         self._encoder = (
             None
             if settings.guidance is None
@@ -150,6 +152,13 @@ class InteractiveSession:
                 f"got {len(volumes)}"
             )
         return self._preprocessing.prepare(volumes, self._folder)
+
+    def _reader(self) -> Callable[[Box], Tensor]:
+        """Reads the prepared image; of one that fits, a GPU gets a copy of its own."""
+        if self.model.device.type == "cpu" or is_large(self._prepared.voxels.shape):
+            return self._prepared.read
+        there = self._prepared.image.to(self.model.device)
+        return lambda box: there[(slice(None), *box.to_slices())]
 
     def save(self, path: str | Path) -> None:
         """Put the session to disk: the prepared image, clicks with their history, mask, results.
@@ -504,7 +513,7 @@ class InteractiveSession:
             for label in self.model.settings.labels
         ]
         shape = self._prepared.geometry.shape
-        return ClickedImage(self._prepared.read, shape, self._encoder, of_labels, self._is_air)
+        return ClickedImage(self._read_image, shape, self._encoder, of_labels, self._is_air)
 
     def _at(self, position: Index3 | Vector3, label: str, space: ClickSpace) -> Click:
         x, y, z = position

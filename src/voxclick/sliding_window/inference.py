@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import TypeAlias
 
@@ -242,7 +243,10 @@ class VolumeInference:
         self._network.eval()
         half = self._dtype != torch.float32
         try:
-            with torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
+            with (
+                torch.autocast(self._device.type, dtype=self._dtype, enabled=half),
+                _repeatable_convolutions(),
+            ):
                 logits = self._network(batch).float()
         finally:
             self._network.train(was_training)
@@ -257,3 +261,11 @@ class VolumeInference:
         self._window_batch //= 2
         # results of the larger batch may differ in their last bits
         self._cache.clear()
+
+
+def _repeatable_convolutions() -> AbstractContextManager[None]:
+    """On a GPU, the same kernels for every run, and only those that round the same each time."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
+    )
