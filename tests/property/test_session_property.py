@@ -171,7 +171,7 @@ def test_a_session_is_monais_inferer_run_in_full(opening, data):
         )[0]
     expected = logits[1:] - logits[:1]
     whole = Box.of_shape(prepared.geometry.shape)
-    found = session._inference.margins(session._source(session.clicks), whole)
+    found = session.margins(whole)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     if prepared.geometry.shape == volume.shape and not prepared.regridding.resamples:
         best, label = expected.max(dim=0)

@@ -1,0 +1,322 @@
+"""The mask of an image for a set of clicks, brought up to date where they change it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxclick.clicks import Click
+from voxclick.errors import GeometryError, UsageError
+from voxclick.geometry.box import Box
+from voxclick.guidance import build_encoder
+from voxclick.memory_map import is_large, temporary_map
+from voxclick.model_files import Model
+from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing
+from voxclick.session.clicked_image import ClickedImage
+from voxclick.session.local_correction import LocalCorrection
+from voxclick.sliding_window import (
+    CacheSettings,
+    InferenceSettings,
+    ProgressCallback,
+    VolumeInference,
+    WindowsCallback,
+)
+from voxclick.types import MarginsTensor
+from voxclick.volume import LabelMap, VolumeGeometry
+
+
+class CancelledError(Exception):
+    """Somebody else has ended the work."""
+
+
+class WindowCount:
+    """Counts windows for the one who waits, and stops the work when told to."""
+
+    def __init__(
+        self, on_window: ProgressCallback | None = None, stops: threading.Event | None = None
+    ) -> None:
+        self.done = 0
+        self._expected = 0
+        self._on_window = on_window
+        self._stops = stops
+
+    def expect(self, windows: int) -> None:
+        """So many more are to come."""
+        self._expected += windows
+
+    def __call__(self, windows: int) -> None:
+        """So many have run.
+
+        Raises:
+            CancelledError: the work is to end.
+        """
+        self.done += windows
+        if self._on_window is not None:
+            self._on_window(self.done, max(self.done, self._expected))
+        if self._stops is not None and self._stops.is_set():
+            raise CancelledError
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A mask and what it was made from.
+
+    Attributes:
+        mask: uint8 label indices in the image file's axis order.
+        clicks: that it was made with.
+        source: image and clicks, in the network's grid.
+        local: what stands away from the clicks; None where they may change everything.
+    """
+
+    mask: NDArray[np.uint8]
+    clicks: tuple[Click, ...]
+    source: ClickedImage
+    local: LocalCorrection | None
+
+
+class Segmentation:
+    """The mask of one image, and how clicks change it.
+
+    Args:
+        model: which answers.
+        prepared: the image, as the model's preprocessing has made it.
+        inference: way through the network.
+        cache: how much of the windows' results is kept.
+        radius_mm: how far from a click the mask may change; None for no limit.
+        skip_air: whether windows of air are passed over.
+
+    Attributes:
+        shown: the mask as it is; None before the first one.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prepared: PreparedImage,
+        inference: InferenceSettings,
+        cache: CacheSettings,
+        radius_mm: float | None,
+        skip_air: bool,
+    ) -> None:
+        if radius_mm is not None and not radius_mm > 0:
+            raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
+        guidance = model.settings.guidance
+        spacing_mm = prepared.geometry.spacing_mm
+        self.inference: VolumeInference = model.inference(prepared.geometry.shape, inference, cache)
+        self.prepared = prepared
+        self.radius_mm = radius_mm
+        self.shown: Shown | None = None
+        self._unseen: Box | None = None
+        self._labels = model.settings.labels
+        self._preprocessing = Preprocessing(model.settings.preprocessing)
+        self._encoder = None if guidance is None else build_encoder(guidance, spacing_mm)
+        self._folder: Path | None = cache.folder
+        self._read_image = _image_reader(model, prepared)
+        self._is_air = _air_test(model, prepared) if skip_air else _nothing_is_air
+
+    @property
+    def geometry(self) -> VolumeGeometry:
+        """The grid of the image file."""
+        return self.prepared.source
+
+    def start_from(self, mask: LabelMap, radius_mm: float) -> None:
+        """Let a mask stand wherever no click is within the radius.
+
+        Raises:
+            GeometryError: it lies on another grid than the image.
+            UsageError: it has labels that the model does not know, or the radius is not positive.
+        """
+        if not mask.geometry.matches(self.geometry):
+            raise GeometryError(
+                f"the mask lies on another grid than the image: shape {mask.shape}, expected "
+                f"{self.geometry.shape} with the image's affine"
+            )
+        if not radius_mm > 0:
+            raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
+        if mask.voxels.max() >= len(self._labels):
+            raise UsageError(
+                f"the mask has the label index {mask.voxels.max()}, but the model's labels are "
+                f"{', '.join(self._labels)}"
+            )
+        voxels = np.array(mask.voxels, dtype=np.uint8)
+        self.radius_mm = radius_mm
+        self.show(voxels.copy(), (), voxels)
+
+    def show(
+        self,
+        mask: NDArray[np.uint8],
+        clicks: tuple[Click, ...],
+        local_mask: NDArray[np.uint8] | None,
+    ) -> None:
+        """Take a mask as made with these clicks.
+
+        Args:
+            mask: uint8 label indices in the image file's axis order; later clicks change it.
+            clicks: that it was made with.
+            local_mask: what stands away from clicks, where `radius_mm` limits them.
+        """
+        local = None
+        if local_mask is not None and self.radius_mm is not None:
+            local = LocalCorrection(local_mask, self.radius_mm, self.geometry)
+        self.shown = Shown(mask, clicks, self._source(clicks), local)
+        self._unseen = Box.of_shape(self.geometry.shape)
+
+    def update(self, clicks: tuple[Click, ...], counted: WindowCount) -> Box | None:
+        """Bring the mask up to date with a set of clicks.
+
+        Nothing is changed before all is known.
+
+        Returns:
+            The smallest box of the file that holds all that differs from what was shown before,
+            in previews too; None if nothing does.
+        """
+        if self.shown is None:
+            self._make_first(clicks, counted)
+            assert self.shown is not None
+        shown, source = self.shown, self._source(clicks)
+        patches = list(self._restore(source, self._regions(shown, source, clicks), counted))
+        if shown.local is not None:
+            patches = [shown.local.apply(patch, clicks) for patch in patches]
+        changed = Box.union(_difference(shown.mask, patch) for patch in patches)
+        for patch in patches:
+            shown.mask[patch.box.to_slices()] = patch.labels
+        self.shown = replace(shown, source=source, clicks=clicks)
+        unseen, self._unseen = self._unseen, None
+        return Box.union((unseen, changed))
+
+    def preview(self, click: Click, clicks: Sequence[Click], counted: WindowCount) -> LabelPatch:
+        """What one window around a click makes of all clicks."""
+        centre = self.prepared.click_to_network(click.index)
+        before = None if self.shown is None else self.shown.source
+        box, margins = self.inference.preview(self._source(clicks), centre, before, counted)
+        patch = _joined(list(self._preprocessing.restore_inside(margins, box, self.prepared)))
+        self._unseen = Box.union((self._unseen, patch.box))
+        local = None if self.shown is None else self.shown.local
+        return patch if local is None else local.apply(patch, clicks)
+
+    def margins(
+        self, clicks: Sequence[Click], box: Box, on_windows: WindowsCallback | None
+    ) -> MarginsTensor:
+        """The model's margins with some clicks, in a box of the network's grid."""
+        return self.inference.margins(self._source(clicks), box, on_windows)
+
+    def patch(self, box: Box) -> LabelPatch:
+        """A copy of the mask in a box of the file."""
+        assert self.shown is not None  # asked for by whoever has updated
+        return LabelPatch(box, self.shown.mask[box.to_slices()].copy())
+
+    def label_map(self) -> LabelMap:
+        """A copy of the mask."""
+        assert self.shown is not None
+        copy = self._empty_mask()
+        copy[:] = self.shown.mask
+        return LabelMap(copy, self.geometry.affine, labels=self._labels)
+
+    def _make_first(self, clicks: tuple[Click, ...], counted: WindowCount) -> None:
+        """The whole mask; without clicks if it is to stand where no click is near."""
+        if self.radius_mm is not None:
+            clicks = ()
+        mask = self._empty_mask()
+        for patch in self._restore(self._source(clicks), None, counted):
+            mask[patch.box.to_slices()] = patch.labels
+        self.show(mask, clicks, None if self.radius_mm is None else mask.copy())
+
+    def _regions(self, shown: Shown, source: ClickedImage, clicks: Sequence[Click]) -> list[Box]:
+        """Boxes of the network's grid outside which the clicks make no difference."""
+        shape = self.prepared.geometry.shape
+        windows = self.inference.changed(shown.source, source)
+        changed = [self.inference.grid.boxes[number].clip(shape) for number in windows]
+        if shown.local is None:
+            return changed
+        old, new = set(shown.clicks), set(clicks)
+        near = {c: self.prepared.box_to_network(shown.local.ball_box(c)) for c in old | new}
+        appeared_or_gone = [near[click] for click in old ^ new]
+        return appeared_or_gone + [a.intersect(near[click]) for a in changed for click in new]
+
+    def _restore(
+        self, source: ClickedImage, regions: Sequence[Box] | None, counted: WindowCount
+    ) -> Iterator[LabelPatch]:
+        """The labels of what depends on some boxes of the network's grid; None for everything."""
+        grid = self.inference.grid
+        boxes = [Box.of_shape(grid.shape)] if regions is None else regions
+        windows = sorted({number for box in boxes for number in grid.touching(box)})
+        counted.expect(sum(1 for _ in self.inference.missing(source, windows)))
+        self.inference.prefer(source)
+        self.inference.run(source, windows, counted)
+
+        def read(box: Box) -> MarginsTensor:
+            return self.inference.margins(source, box, counted)
+
+        return self._preprocessing.restore(read, self.prepared, regions)
+
+    def _source(self, clicks: Sequence[Click]) -> ClickedImage:
+        of_labels = [
+            [self.prepared.click_to_network(c.index) for c in clicks if c.label == label]
+            for label in self._labels
+        ]
+        shape = self.prepared.geometry.shape
+        return ClickedImage(self._read_image, shape, self._encoder, of_labels, self._is_air)
+
+    def _empty_mask(self) -> NDArray[np.uint8]:
+        shape = self.geometry.shape
+        if is_large(shape):
+            return temporary_map(shape, np.uint8, self._folder)
+        return np.zeros(shape, dtype=np.uint8)
+
+
+def _image_reader(model: Model, prepared: PreparedImage) -> Callable[[Box], Tensor]:
+    """Reads the prepared image; of one that fits, a GPU gets a copy of its own."""
+    if model.device.type == "cpu" or is_large(prepared.voxels.shape):
+        return prepared.read
+    there = prepared.image.to(model.device)
+    return lambda box: there[(slice(None), *box.to_slices())]
+
+
+def _air_test(model: Model, prepared: PreparedImage) -> Callable[[Box], bool]:
+    threshold = model.settings.air_below
+    if threshold is None:
+        raise UsageError(
+            "this model has no threshold for air (air_below), so no window can be skipped; "
+            "do without skip_air"
+        )
+
+    @cache
+    def is_air(window: Box) -> bool:
+        return bool((prepared.read(window.clip(prepared.geometry.shape)) < threshold).all())
+
+    return is_air
+
+
+def _nothing_is_air(window: Box) -> bool:
+    return False
+
+
+def _difference(mask: NDArray[np.uint8], patch: LabelPatch) -> Box | None:
+    """The smallest box of the file in which a patch differs from the mask."""
+    differs = mask[patch.box.to_slices()] != patch.labels
+    spans = []
+    for axis in range(3):
+        places = np.flatnonzero(differs.any(axis=tuple({0, 1, 2} - {axis})))
+        if len(places) == 0:
+            return None
+        spans.append((int(places[0]), int(places[-1]) + 1))
+    (i, m), (j, n), (k, o) = spans
+    a, b, c = patch.box.start
+    return Box((a + i, b + j, c + k), (a + m, b + n, c + o))
+
+
+def _joined(patches: Sequence[LabelPatch]) -> LabelPatch:
+    """Patches that fill one box as one patch."""
+    box = Box.union(patch.box for patch in patches)
+    assert box is not None  # no patch is empty
+    labels = np.zeros(box.shape, dtype=np.uint8)
+    for patch in patches:
+        labels[patch.box.relative_to(box.start).to_slices()] = patch.labels
+    return LabelPatch(box, labels)
