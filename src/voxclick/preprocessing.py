@@ -374,6 +374,8 @@ class Preprocessing:
 
 def label_of_margins(margins: MarginsTensor) -> LabelTensor:
     """uint8 label indices (i, j, k): the largest margin that is positive, else background."""
+    if len(margins) == 1:
+        return (margins[0] > 0).to(torch.uint8)
     best, label = margins.max(dim=0)
     return torch.where(best > 0, label + 1, 0).to(torch.uint8)
 
@@ -470,9 +472,9 @@ def _label_block(margins: Tensor, needed: Box, grids: Regridding, block: Box) ->
     """
     if not (margins > 0).any():
         return np.zeros(block.shape, dtype=np.uint8)
-    margins = margins.detach().double()
+    margins = margins.detach()
     if grids.resamples:
-        margins = _interpolate(margins, needed, block, grids.network_from_oriented)
+        margins = _interpolate(margins.double(), needed, block, grids.network_from_oriented)
     return label_of_margins(margins).cpu().numpy()
 
 
