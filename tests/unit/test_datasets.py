@@ -13,8 +13,10 @@ from voxclick.datasets import (
     Case,
     check_cases,
     first_by_name,
+    is_dataset,
     k_folds,
     read_dataset,
+    read_images,
     train_validation_split,
 )
 from voxclick.errors import DatasetError, UsageError
@@ -215,6 +217,60 @@ def test_what_is_no_data_set_is_refused(tmp_path):
         read_dataset(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="not a data set"):
         read_dataset(tmp_path)
+
+
+def test_training_cases_may_lack_their_label_where_none_is_required(tmp_path):
+    touch(
+        tmp_path,
+        "data/imagesTr/a.nii.gz",
+        "data/imagesTr/b_0000.nii.gz",
+        "data/labelsTr/a.nii.gz",
+        "data/imagesTs/c.nii.gz",
+    )
+    (tmp_path / "listed.json").write_text(
+        '{"training": [{"image": "a.nii", "label": "a"}, {"image": "b.nii"}], "test": ["c.nii"]}'
+    )
+    (tmp_path / "listed.csv").write_text("image,label,split\na.nii,l.nii,\nb.nii,,\nc.nii,,test\n")
+    for path in (tmp_path / "data", tmp_path / "listed.json", tmp_path / "listed.csv"):
+        assert is_dataset(path)
+        with pytest.raises(DatasetError, match=r"1 problem\(s\)"):
+            read_dataset(path)
+        dataset = read_dataset(path, labels_required=False)
+        assert names(dataset.train) == ["a", "b"]
+        assert [case.label is None for case in dataset.train] == [False, True]
+        assert names(dataset.test) == ["c"]
+
+
+def test_bare_images(tmp_path):
+    touch(
+        tmp_path, *(f"in/{name}" for name in ("b.nrrd", "a_0000.nii.gz", "a_0001.nii.gz", "c.txt"))
+    )
+    touch(tmp_path, "in/deep/b.nii", "in/deep/d.mha", "in/.hidden.nii")
+    folder = tmp_path / "in"
+    assert not is_dataset(folder)
+    assert read_images([folder], 1) == (
+        Case("a_0000", (folder / "a_0000.nii.gz",), None),
+        Case("a_0001", (folder / "a_0001.nii.gz",), None),
+        Case("b", (folder / "b.nrrd",), None),
+    )
+    two = read_images([folder], 2)
+    assert [(case.name, len(case.images)) for case in two] == [("a", 2), ("b", 1)]
+    # a file named twice is one case, and equal names get their folder's in front
+    both = read_images([folder, folder / "b.nrrd", folder / "deep"], 1)
+    assert names(both) == ["a_0000", "a_0001", "d", "deep_b", "in_b"]
+
+
+def test_what_is_no_image_is_named_all_at_once(tmp_path):
+    touch(tmp_path, "empty/notes.txt", "a_0000.nii", "a_0002.nii")
+    paths = [tmp_path / name for name in ("empty", "gone.nii", "a_0000.nii", "a_0002.nii")]
+    with pytest.raises(DatasetError) as error:
+        read_images([*paths, tmp_path / "empty/notes.txt"], 3)
+    text = str(error.value)
+    assert "4 problem(s)" in text
+    assert "empty: holds no image" in text
+    assert "gone.nii: there is no such file or folder" in text
+    assert "notes.txt: neither a data set nor an image" in text
+    assert "a lacks channel(s) [1]" in text
 
 
 def test_check_names_every_problem_of_every_case(tmp_path):

@@ -2,7 +2,8 @@
 
 from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
 from voxclick.datasets.checks import check_cases
-from voxclick.datasets.read import read_dataset
+from voxclick.datasets.image_files import read_images
+from voxclick.datasets.read import is_dataset, read_dataset
 from voxclick.datasets.splits import first_by_name, k_folds, train_validation_split
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "Dataset",
     "check_cases",
     "first_by_name",
+    "is_dataset",
     "k_folds",
     "read_dataset",
+    "read_images",
     "train_validation_split",
 ]

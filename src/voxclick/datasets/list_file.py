@@ -14,7 +14,9 @@ LIST_SUFFIXES = (".csv", ".tsv")
 _IMAGE, _OTHERS = "image", ("label", "name", "split", "group")
 
 
-def read_list_file(path: Path, labels: Sequence[str] | None = None) -> Dataset:
+def read_list_file(
+    path: Path, labels: Sequence[str] | None = None, *, labels_required: bool = True
+) -> Dataset:
     """Read a table with a header line.
 
     Columns: ``image`` (or, for several channels, ``image_CT``, ``image_PET``, … in that order),
@@ -24,6 +26,7 @@ def read_list_file(path: Path, labels: Sequence[str] | None = None) -> Dataset:
     Args:
         path: a CSV (commas) or TSV (tabs).
         labels: names by index; None takes background and tumor.
+        labels_required: refuse training cases without label.
 
     Raises:
         DatasetError: columns or entries that are missing or unknown; all lines are named.
@@ -47,7 +50,7 @@ def read_list_file(path: Path, labels: Sequence[str] | None = None) -> Dataset:
             problems.append(f"line {line}: split must be train or test, got {split!r}")
         elif empty:
             problems.append(f"line {line}: {', '.join(empty)} is empty")
-        elif split == "train" and not row.get("label"):
+        elif labels_required and split == "train" and not row.get("label"):
             problems.append(f"line {line}: a training case needs a label")
         else:
             parts[split].append(_case(path.parent, row, image_columns))

@@ -12,7 +12,9 @@ from voxclick.datasets.nnunet import stem
 from voxclick.errors import DatasetError
 
 
-def read_msd(path: Path, labels: Sequence[str] | None = None) -> Dataset:
+def read_msd(
+    path: Path, labels: Sequence[str] | None = None, *, labels_required: bool = True
+) -> Dataset:
     """Read a data set that lists its cases in JSON.
 
     ``training`` (and ``validation``, which is trained on or held out as our own split says) hold
@@ -24,6 +26,7 @@ def read_msd(path: Path, labels: Sequence[str] | None = None) -> Dataset:
     Args:
         path: the JSON file.
         labels: names by index; None takes the file's own, else background and tumor.
+        labels_required: refuse training cases without label.
 
     Raises:
         DatasetError: not of this form, or training cases without label; all of them are named.
@@ -35,7 +38,7 @@ def read_msd(path: Path, labels: Sequence[str] | None = None) -> Dataset:
             labels = labels_by_index(path, content["labels"])
     problems: list[str] = []
     train = [
-        _read_entry(path, entry, problems, label_required=True)
+        _read_entry(path, entry, problems, label_required=labels_required)
         for entry in (*_entries(path, content, "training"), *_entries(path, content, "validation"))
     ]
     test = [

@@ -15,7 +15,9 @@ from voxclick.io import IMAGE_SUFFIXES
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<channel>\d{4})$")
 
 
-def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
+def read_nnunet(
+    root: Path, labels: Sequence[str] | None = None, *, labels_required: bool = True
+) -> Dataset:
     """Read an nnU-Net-style folder.
 
     Images are ``NAME_0000.nii.gz``, ``NAME_0001.nii.gz`` … for the channels, or ``NAME.nii.gz``
@@ -26,6 +28,7 @@ def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
     Args:
         root: the folder.
         labels: names by index; None takes those of dataset.json, else background and tumor.
+        labels_required: refuse training images without label.
 
     Raises:
         DatasetError: training images without label, labels without image, channels that are
@@ -37,7 +40,9 @@ def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
         if "labels" in declared:
             labels = labels_by_index(root / "dataset.json", declared["labels"])
     problems: list[str] = []
-    train = _read_part(root / "imagesTr", root / "labelsTr", problems, labels_required=True)
+    train = _read_part(
+        root / "imagesTr", root / "labelsTr", problems, labels_required=labels_required
+    )
     test = _read_part(root / "imagesTs", root / "labelsTs", problems, labels_required=False)
     if problems:
         raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
@@ -51,8 +56,8 @@ def read_nnunet(root: Path, labels: Sequence[str] | None = None) -> Dataset:
 def _read_part(
     images: Path, labels: Path, problems: list[str], *, labels_required: bool
 ) -> tuple[Case, ...]:
-    label_files = {stem(path): path for path in _image_files(labels)}
-    by_name = _channels_by_name(images, label_files.keys(), problems)
+    label_files = {stem(path): path for path in image_files(labels)}
+    by_name = channels_by_name(image_files(images), label_files.keys(), problems)
     cases: list[Case] = []
     for name, channels in sorted(by_name.items()):
         label = label_files.pop(name, None)
@@ -65,23 +70,31 @@ def _read_part(
     return tuple(cases)
 
 
-def _channels_by_name(
-    folder: Path, labelled: Collection[str], problems: list[str]
+def channels_by_name(
+    files: Collection[Path], labelled: Collection[str], problems: list[str]
 ) -> dict[str, tuple[Path, ...]]:
+    """The channels of each case, by its name.
+
+    Args:
+        files: images of one folder, in any order.
+        labelled: names of the cases that have a label.
+        problems: is told of channels that are missing or there twice.
+    """
     numbered: dict[str, dict[int, Path]] = defaultdict(dict)
-    files = _image_files(folder)
     stems = {stem(path) for path in files}
     for path in files:
         name, channel = _name_and_channel(stem(path), stems, labelled)
         if channel in numbered[name]:
             problems.append(
-                f"{folder.name}/{path.name} and {numbered[name][channel].name} are the same channel"
+                f"{path.parent.name}/{path.name} and {numbered[name][channel].name} are the same "
+                "channel"
             )
         numbered[name][channel] = path
     for name, channels in numbered.items():
         missing = sorted(set(range(max(channels) + 1)) - set(channels))
         if missing:
-            problems.append(f"{folder.name}/{name} lacks channel(s) {missing}")
+            folder = next(iter(channels.values())).parent.name
+            problems.append(f"{folder}/{name} lacks channel(s) {missing}")
     return {name: tuple(c[i] for i in sorted(c)) for name, c in numbered.items()}
 
 
@@ -101,7 +114,8 @@ def _name_and_channel(
     return of_file, 0
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """The images directly in a folder, by name; none if it is not there."""
     if not folder.is_dir():
         return []
     return sorted(

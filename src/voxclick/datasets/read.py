@@ -13,7 +13,9 @@ from voxclick.datasets.nnunet import read_nnunet
 from voxclick.errors import DatasetError
 
 
-def read_dataset(path: Path, labels: Sequence[str] | None = None) -> Dataset:
+def read_dataset(
+    path: Path, labels: Sequence[str] | None = None, *, labels_required: bool = True
+) -> Dataset:
     """Read the cases of a data set, whatever its layout.
 
     Args:
@@ -21,29 +23,41 @@ def read_dataset(path: Path, labels: Sequence[str] | None = None) -> Dataset:
             that holds it (`read_msd`), or a list file (`read_list_file`).
         labels: names by index, background first, for data sets that do not declare theirs, or
             instead of what they declare.
+        labels_required: refuse training cases without label.
 
     Raises:
         DatasetError: none of these layouts, or files that are missing; all of them are named.
     """
     path = Path(path)
-    if path.is_dir() and any((path / part).is_dir() for part in ("imagesTr", "imagesTs")):
+    if _is_nnunet_folder(path):
         listed = path / "dataset.json"
         # Medical Segmentation Decathlon folders list their cases, nnU-Net's count them
         if listed.is_file() and isinstance(_training_of(listed), list):
-            return read_msd(listed, labels)
-        return read_nnunet(path, labels)
+            return read_msd(listed, labels, labels_required=labels_required)
+        return read_nnunet(path, labels, labels_required=labels_required)
     if path.is_dir() and (path / "dataset.json").is_file():
-        return read_msd(path / "dataset.json", labels)
+        return read_msd(path / "dataset.json", labels, labels_required=labels_required)
     if path.suffix == ".json" and path.is_file():
-        return read_msd(path, labels)
+        return read_msd(path, labels, labels_required=labels_required)
     if path.suffix in LIST_SUFFIXES and path.is_file():
-        return read_list_file(path, labels)
+        return read_list_file(path, labels, labels_required=labels_required)
     if not path.exists():
         raise DatasetError(f"{path}: there is no such data set")
     raise DatasetError(
         f"{path}: not a data set; expected a folder with imagesTr/ and labelsTr/, a dataset.json, "
         f"or a list file ({', '.join(LIST_SUFFIXES)})"
     )
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether `read_dataset` would take a path for one of its layouts."""
+    if path.is_dir():
+        return _is_nnunet_folder(path) or (path / "dataset.json").is_file()
+    return path.is_file() and path.suffix in (".json", *LIST_SUFFIXES)
+
+
+def _is_nnunet_folder(path: Path) -> bool:
+    return path.is_dir() and any((path / part).is_dir() for part in ("imagesTr", "imagesTs"))
 
 
 def _training_of(path: Path) -> object:
