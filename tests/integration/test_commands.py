@@ -13,7 +13,15 @@ import voxclick
 from voxclick.cli.main import main
 from voxclick.clicks import Click, write_clicks
 
-COMMANDS = [["demo"], ["phantom"], ["train"], ["evaluate"], ["segment"], ["bench", "click"]]
+COMMANDS = [
+    ["demo"],
+    ["phantom"],
+    ["train"],
+    ["evaluate"],
+    ["segment"],
+    ["rank"],
+    ["bench", "click"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

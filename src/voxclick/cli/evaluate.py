@@ -125,16 +125,8 @@ def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Cas
             model's; names in another order are other ones.
     """
     dataset = read_dataset(data)
-    for kind, declared, expected in (
-        ("labels", dataset.labels, settings.labels),
-        ("channels", dataset.channels, settings.channels),
-    ):
-        if declared != expected and _is_declared(declared):
-            raise DatasetError(
-                f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
-                f"{', '.join(expected)}, in this order; correct what the data set says of itself, "
-                "or take another model"
-            )
+    refuse_other_names(data, "labels", dataset.labels, settings.labels)
+    refuse_other_names(data, "channels", dataset.channels, settings.channels)
     cases = {
         Split.test: dataset.test,
         Split.train: dataset.train,
@@ -147,6 +139,22 @@ def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Cas
             "all); choose another with --split"
         )
     return labelled
+
+
+def refuse_other_names(
+    data: Path, kind: str, declared: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    """Refuse a data set that declares other labels, or other channels, than the model's.
+
+    Raises:
+        DatasetError: with both; names in another order are other ones.
+    """
+    if declared != expected and _is_declared(declared):
+        raise DatasetError(
+            f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
+            f"{', '.join(expected)}, in this order; correct what the data set says of itself, "
+            "or take another model"
+        )
 
 
 def _is_declared(names: tuple[str, ...]) -> bool:

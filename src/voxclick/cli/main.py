@@ -21,6 +21,7 @@ from voxclick.cli.console import plain_console
 from voxclick.cli.demo import demo
 from voxclick.cli.evaluate import evaluate
 from voxclick.cli.phantom import phantom
+from voxclick.cli.rank import rank
 from voxclick.cli.segment import segment
 from voxclick.cli.train import train
 from voxclick.errors import UsageError, VoxclickError
@@ -37,6 +38,7 @@ app.command()(phantom)
 app.command()(train)
 app.command()(evaluate)
 app.command()(segment)
+app.command()(rank)
 app.add_typer(bench)
 
 

@@ -8,6 +8,7 @@ from voxclick.session.session import (
     Prediction,
     Update,
 )
+from voxclick.session.uncertainty import Proposal, Survey
 
 __all__ = [
     "DEFAULT_RADIUS_MM",
@@ -15,5 +16,7 @@ __all__ = [
     "ClickedImage",
     "InteractiveSession",
     "Prediction",
+    "Proposal",
+    "Survey",
     "Update",
 ]

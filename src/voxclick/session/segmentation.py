@@ -18,9 +18,16 @@ from voxclick.geometry.box import Box
 from voxclick.guidance import build_encoder
 from voxclick.memory_map import is_large, temporary_map
 from voxclick.model_files import Model
-from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing
+from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing, ReadMargins
 from voxclick.session.clicked_image import ClickedImage
 from voxclick.session.local_correction import LocalCorrection
+from voxclick.session.uncertainty import (
+    Survey,
+    UncertaintyMap,
+    map_uncertainty,
+    spoken_for,
+    survey,
+)
 from voxclick.sliding_window import (
     CacheSettings,
     InferenceSettings,
@@ -207,6 +214,18 @@ class Segmentation:
         """The model's margins with some clicks, in a box of the network's grid."""
         return self.inference.margins(self._source(clicks), box, on_windows)
 
+    def map_uncertainty(self, clicks: Sequence[Click], counted: WindowCount) -> UncertaintyMap:
+        """How sure the model is of every voxel of the network's grid."""
+        read = self._reader(self._source(clicks), None, counted)
+        return map_uncertainty(read, self.prepared.geometry, len(self._labels) - 1)
+
+    def survey(self, clicks: Sequence[Click], count: int, counted: WindowCount) -> Survey:
+        """Places to click next, at most so many, and what belongs to them."""
+        read = self._reader(self._source(clicks), None, counted)
+        encoder = self._encoder
+        spoken = () if encoder is None else spoken_for(clicks, self.prepared, encoder)
+        return survey(read, self.prepared, self._labels, spoken, count)
+
     def patch(self, box: Box) -> LabelPatch:
         """A copy of the mask in a box of the file."""
         assert self.shown is not None  # asked for by whoever has updated
@@ -244,6 +263,13 @@ class Segmentation:
         self, source: ClickedImage, regions: Sequence[Box] | None, counted: WindowCount
     ) -> Iterator[LabelPatch]:
         """The labels of what depends on some boxes of the network's grid; None for everything."""
+        read = self._reader(source, regions, counted)
+        return self._preprocessing.restore(read, self.prepared, regions)
+
+    def _reader(
+        self, source: ClickedImage, regions: Sequence[Box] | None, counted: WindowCount
+    ) -> ReadMargins:
+        """Run what is missing for some boxes of the network's grid, and read margins in them."""
         grid = self.inference.grid
         boxes = [Box.of_shape(grid.shape)] if regions is None else regions
         windows = sorted({number for box in boxes for number in grid.touching(box)})
@@ -254,7 +280,7 @@ class Segmentation:
         def read(box: Box) -> MarginsTensor:
             return self.inference.margins(source, box, counted)
 
-        return self._preprocessing.restore(read, self.prepared, regions)
+        return read
 
     def _source(self, clicks: Sequence[Click]) -> ClickedImage:
         of_labels = [

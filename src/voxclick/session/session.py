@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from voxclick.clicks import Click, ClickHistory
-from voxclick.errors import ClickError, GeometryError, SessionFileError
+from voxclick.errors import ClickError, GeometryError, SessionFileError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.model_files import Model
 from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing
@@ -25,6 +25,7 @@ from voxclick.session.saved import (
     write_session,
 )
 from voxclick.session.segmentation import CancelledError, Segmentation, WindowCount
+from voxclick.session.uncertainty import Proposal, Survey
 from voxclick.sliding_window import (
     CacheSettings,
     InferenceSettings,
@@ -257,6 +258,42 @@ class InteractiveSession:
         return Prediction(
             self._segmentation.label_map(), changed, counted.done, time.perf_counter() - start
         )
+
+    def proposals(
+        self, count: int = 5, on_window: ProgressCallback | None = None
+    ) -> tuple[Proposal, ...]:
+        """Where a click is worth most: the most uncertain places, the foremost first.
+
+        They come from the model's own probabilities with the clicks as they are now, whatever mask
+        the session started from and however near to the clicks it may correct. What the guidance
+        of a click reaches is not proposed: the user has spoken there. The same clicks give the
+        same proposals. Nothing is settled: what the session shows stays as it is.
+
+        Args:
+            count: at most so many; fewer when there are fewer.
+            on_window: told after every batch of windows, of which only those run that are missing.
+
+        Raises:
+            UsageError: a negative count.
+        """
+        return self.survey(count, on_window).proposals
+
+    def uncertainty(self, on_window: ProgressCallback | None = None) -> float:
+        """One figure to rank volumes by, from 0 to below 1; see `UncertaintyMap.uncertainty`.
+
+        As for `proposals`, the model's own, and nothing is settled.
+        """
+        return self._segmentation.map_uncertainty(self.clicks, WindowCount(on_window)).uncertainty
+
+    def survey(self, count: int = 5, on_window: ProgressCallback | None = None) -> Survey:
+        """`proposals`, `uncertainty`, and what belongs to them, from one look at the volume.
+
+        Raises:
+            UsageError: a negative count.
+        """
+        if count < 0:
+            raise UsageError(f"the count of proposals must be 0 or more, got {count}")
+        return self._segmentation.survey(self.clicks, count, WindowCount(on_window))
 
     def margins(self, box: Box, on_windows: WindowsCallback | None = None) -> MarginsTensor:
         """How sure the model is, with the clicks as they are now.
