@@ -166,3 +166,21 @@ def test_settings_survive_json(kind):
     read = adapter.validate_python({"kind": kind})
     assert read.kind == kind
     assert adapter.validate_json(adapter.dump_json(read)) == read
+
+
+@given(ALL_SETTINGS, grids_with_clicks(lists=2), st.data())
+@settings(deadline=None)
+def test_a_box_is_drawn_as_the_whole_and_known_by_its_key(guidance, grid, data):
+    shape, states = grid
+    start = [data.draw(st.integers(0, n - 1)) for n in shape]
+    stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)]
+    box = Box(tuple(start), tuple(stop))
+    encoder = build_encoder(guidance, SPACING_MM)
+    whole = encoder.encode(states, shape)[(..., *box.to_slices())]
+    part = encoder.encode_box(states, shape, box)
+    assert torch.equal(part, whole)
+    one, other = (encoder.key(clicks, shape, box) for clicks in states)
+    assert one != other or torch.equal(part[0], part[1])
+    # and windows that no click reaches are known to be alike
+    if not part.any() and isinstance(guidance, SwFastEditGuidance):
+        assert one == other
