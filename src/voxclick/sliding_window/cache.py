@@ -18,6 +18,9 @@ from voxclick.types import Index3
 _GIB = 2**30
 _LARGEST_FLOAT16 = 65504.0
 
+_BLOCK_BYTES = 2**28
+"""Of memory that results lie in; pages of it that hold none yet are not taken."""
+
 CacheKey = tuple[int, Hashable]
 """A window's number and what its input is known by."""
 
@@ -39,15 +42,13 @@ class WindowCache:
     def __init__(
         self, settings: CacheSettings, margins: int, window: Index3, device: torch.device
     ) -> None:
-        dtype = getattr(torch, settings.dtype)
         shape = (margins, *window)
-        entry_bytes = int(np.prod(shape)) * dtype.itemsize
-        self._stores: list[_Store] = [_MemoryStore(torch.device("cpu"), dtype, settings.host_gib)]
+        self._stores: list[_Store] = [_MemoryStore(settings, shape, torch.device("cpu"))]
         if device.type == "cuda":
-            self._stores.insert(0, _MemoryStore(device, dtype, settings.gpu_gib))
+            self._stores.insert(0, _MemoryStore(settings, shape, device))
         if settings.disk_gib:
             self._stores.append(_DiskStore(settings, shape))
-        self._free = [int(store.gib * _GIB) // entry_bytes for store in self._stores]
+        self._free = [store.capacity for store in self._stores]
         self._entries: OrderedDict[CacheKey, tuple[int, object]] = OrderedDict()
         self._present: frozenset[CacheKey] = frozenset()
         self.capacity = sum(self._free)
@@ -97,9 +98,20 @@ class WindowCache:
 
 
 class _Store(ABC):
-    """One kind of room for results."""
+    """One kind of room for results.
 
-    gib: float
+    Args:
+        settings: dtype of the results.
+        shape: of a result.
+        gib: how much room.
+    """
+
+    def __init__(self, settings: CacheSettings, shape: tuple[int, ...], gib: float) -> None:
+        self._dtype: torch.dtype = getattr(torch, settings.dtype)
+        self._shape = shape
+        self._count = int(np.prod(shape))
+        self._entry_bytes = self._count * self._dtype.itemsize
+        self.capacity = int(gib * _GIB) // self._entry_bytes
 
     @abstractmethod
     def write(self, margins: Tensor) -> object:
@@ -115,30 +127,36 @@ class _Store(ABC):
 
 
 class _MemoryStore(_Store):
-    def __init__(self, device: torch.device, dtype: torch.dtype, gib: float) -> None:
-        self.gib = gib
+    """Results in large blocks: one by one, between what comes and goes, they would leave holes."""
+
+    def __init__(self, settings: CacheSettings, shape: tuple[int, ...], device: torch.device):
+        gib = settings.host_gib if device.type == "cpu" else settings.gpu_gib
+        super().__init__(settings, shape, gib)
         self._device = device
-        self._dtype = dtype
+        self._free: list[Tensor] = []
 
     def write(self, margins: Tensor) -> object:
-        return _rounded(margins, self._dtype).to(self._device, copy=True)
+        if not self._free:
+            count = min(max(1, _BLOCK_BYTES // self._entry_bytes), self.capacity)
+            block = torch.empty((count, *self._shape), dtype=self._dtype, device=self._device)
+            self._free = list(block)
+        return self._free.pop().copy_(_rounded(margins, self._dtype))
 
     def read(self, entry: object) -> Tensor:
         assert isinstance(entry, Tensor)
         return entry
 
     def delete(self, entry: object) -> None:
-        pass  # the reference was the last
+        assert isinstance(entry, Tensor)
+        self._free.append(entry)
 
 
 class _DiskStore(_Store):
     """A file per result; mapped into memory while it is read, so that it does not stay there."""
 
     def __init__(self, settings: CacheSettings, shape: tuple[int, ...]) -> None:
-        self.gib = settings.disk_gib
+        super().__init__(settings, shape, settings.disk_gib)
         self._folder = tempfile.TemporaryDirectory(prefix="voxclick-", dir=settings.folder)
-        self._dtype: torch.dtype = getattr(torch, settings.dtype)
-        self._shape = shape
         self._written = 0
 
     def write(self, margins: Tensor) -> object:
@@ -149,8 +167,7 @@ class _DiskStore(_Store):
 
     def read(self, entry: object) -> Tensor:
         assert isinstance(entry, Path)
-        count = int(np.prod(self._shape))
-        mapped = torch.from_file(str(entry), shared=False, size=count, dtype=self._dtype)
+        mapped = torch.from_file(str(entry), shared=False, size=self._count, dtype=self._dtype)
         return mapped.view(self._shape)
 
     def delete(self, entry: object) -> None:
