@@ -173,20 +173,21 @@ def test_the_network_is_left_in_the_mode_it_was_in():
     overlap=st.sampled_from([0.0, 0.25, 0.6]),
     entries=st.integers(0, 9),
     window_batch=st.integers(1, 4),
+    dtype=st.sampled_from(["float32", "float16"]),
     data=st.data(),
 )
 def test_any_box_with_any_cache_has_the_bits_of_the_whole(
-    shape, overlap, entries, window_batch, data
+    shape, overlap, entries, window_batch, dtype, data
 ):
     sliding = SlidingWindows(
         window=(8, 8, 8), overlap=overlap, window_batch=window_batch, precision="float32"
     )
     network = PositionDependent((8, 8, 8))
     volume = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1))
-    whole = infer(network, sliding, volume)
+    whole = infer(network, sliding, volume, dtype=dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        poor = inference_of(network, sliding, shape, host_gib=entries * ENTRY_GIB)
+        poor = inference_of(network, sliding, shape, host_gib=entries * ENTRY_GIB, dtype=dtype)
     source = TensorSource(volume)
     network.batches.clear()
     for _ in range(3):
@@ -227,7 +228,6 @@ def test_half_precision_rounds_and_overflows_to_the_largest_number():
     sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
     volume = torch.tensor([1 / 3, 1e6, -1e6, 0]).repeat(2).expand(1, 8, 8, 8)
     inference = inference_of(Margin(), sliding, (8, 8, 8), dtype="float16")
-    inference.run(TensorSource(volume), [0], None)
     kept = inference.margins(TensorSource(volume), Box.of_shape((8, 8, 8)))
     expected = volume.clamp(-65504, 65504).half().float()
     torch.testing.assert_close(kept, expected, rtol=1e-6, atol=0)

@@ -43,6 +43,7 @@ class WindowCache:
         self, settings: CacheSettings, margins: int, window: Index3, device: torch.device
     ) -> None:
         shape = (margins, *window)
+        self._dtype: torch.dtype = getattr(torch, settings.dtype)
         self._stores: list[_Store] = [_MemoryStore(settings, shape, torch.device("cpu"))]
         if device.type == "cuda":
             self._stores.insert(0, _MemoryStore(settings, shape, device))
@@ -68,7 +69,7 @@ class WindowCache:
         return self._stores[place].read(entry)
 
     def put(self, key: CacheKey, margins: Tensor) -> None:
-        """Keep margins, if there is any room at all."""
+        """Keep margins that are `rounded`, if there is any room at all."""
         if self.capacity == 0 or key in self._entries:
             return
         place = next((number for number, free in enumerate(self._free) if free), None)
@@ -76,6 +77,13 @@ class WindowCache:
             place = self._make_room()
         self._entries[key] = (place, self._stores[place].write(margins))
         self._free[place] -= 1
+
+    def rounded(self, margins: Tensor) -> Tensor:
+        """Margins in the cache's dtype."""
+        if self._dtype == torch.float16:
+            # an overflow would be infinite, and blend to NaN with its opposite
+            margins = margins.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16)
+        return margins.to(self._dtype)
 
     def prefer(self, present: frozenset[CacheKey]) -> None:
         """Name the results of the present state, which are the last to go."""
@@ -140,7 +148,7 @@ class _MemoryStore(_Store):
             count = min(max(1, _BLOCK_BYTES // self._entry_bytes), self.capacity)
             block = torch.empty((count, *self._shape), dtype=self._dtype, device=self._device)
             self._free = list(block)
-        return self._free.pop().copy_(_rounded(margins, self._dtype))
+        return self._free.pop().copy_(margins)
 
     def read(self, entry: object) -> Tensor:
         assert isinstance(entry, Tensor)
@@ -162,7 +170,7 @@ class _DiskStore(_Store):
     def write(self, margins: Tensor) -> object:
         path = Path(self._folder.name) / f"window-{self._written:06d}"
         self._written += 1
-        _rounded(margins, self._dtype).cpu().numpy().tofile(path)
+        margins.cpu().numpy().tofile(path)
         return path
 
     def read(self, entry: object) -> Tensor:
@@ -173,10 +181,3 @@ class _DiskStore(_Store):
     def delete(self, entry: object) -> None:
         assert isinstance(entry, Path)
         entry.unlink()
-
-
-def _rounded(margins: Tensor, dtype: torch.dtype) -> Tensor:
-    if dtype == torch.float16:
-        # an overflow would be infinite, and blend to NaN with its opposite
-        margins = margins.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16)
-    return margins.to(dtype)

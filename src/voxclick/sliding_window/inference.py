@@ -82,12 +82,12 @@ class VolumeInference:
                 stacklevel=2,
             )
 
-    def changed(self, before: WindowSource | None, after: WindowSource) -> list[int]:
-        """The numbers of the windows that see something else than before; all, without a before."""
+    def changed(self, before: WindowSource, after: WindowSource) -> list[int]:
+        """The numbers of the windows that see something else than before."""
         return [
             number
             for number, box in enumerate(self.grid.boxes)
-            if before is None or before.key(box) != after.key(box)
+            if before.key(box) != after.key(box)
         ]
 
     def missing(self, source: WindowSource, windows: Iterable[int]) -> Iterator[int]:
@@ -216,7 +216,9 @@ class VolumeInference:
         self, source: WindowSource, numbers: list[int], on_windows: WindowsCallback | None
     ) -> dict[int, Tensor]:
         boxes = [self.grid.boxes[number] for number in numbers]
-        results = dict(zip(numbers, self._run(source, boxes), strict=True))
+        # rounded as they would be kept: results must not depend on whether there was room
+        rounded = [self._cache.rounded(margins) for margins in self._run(source, boxes)]
+        results = dict(zip(numbers, rounded, strict=True))
         for number, box in zip(numbers, boxes, strict=True):
             self._cache.put((number, source.key(box)), results[number])
         if on_windows is not None:
