@@ -84,7 +84,10 @@ def openings(draw):
     affine[:3, :3] = affine[:3, draw(st.permutations(range(3)))]
     volume = Volume(rng.random(shape, dtype=np.float32), affine)
     entry_gib = 2 * np.prod(window) * 4 / 2**30
-    cache = CacheSettings(host_gib=draw(st.sampled_from([0, 3, 20, 1000])) * entry_gib)
+    cache = CacheSettings(
+        host_gib=draw(st.sampled_from([0, 3, 20, 1000])) * entry_gib,
+        dtype=draw(st.sampled_from(["float32", "float16"])),
+    )
     return chosen, volume, inference, cache
 
 
@@ -147,7 +150,7 @@ def test_any_way_to_a_set_of_clicks_gives_the_mask_of_a_fresh_session(opening, d
 @given(opening=openings(), data=st.data())
 def test_a_session_is_monais_inferer_run_in_full(opening, data):
     chosen, volume, inference, _ = opening
-    session = opened(opening)
+    session = opened((chosen, volume, inference, CacheSettings()))
     clicks = clicks_in(volume.shape, data, 4)
     for click in clicks:
         list(session.click(click.index, click.label))
