@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import nibabel
 import numpy as np
@@ -194,6 +195,21 @@ def test_a_mask_is_corrected_near_the_clicks_alone(trained_run, phantom_folder, 
     far = np.argwhere(corrected != voxels) - (2, 12, 10)
     assert (np.linalg.norm(far * image.spacing_mm, axis=1) <= 12).all()
     assert main([*common, "--radius-mm", "-1"]) == 2
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_both_backends_segment_and_evaluate(trained_run, phantom_folder, tmp_path):
+    image_path = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
+    masks = {}
+    for backend in ("torch", "openvino"):
+        out = tmp_path / f"{backend}.nii.gz"
+        arguments = ["segment", str(image_path), "--model", str(trained_run / "model.safetensors")]
+        arguments += ["--click", "20,12,30:tumor", "--out", str(out), "--backend", backend]
+        assert main([*arguments, "--set", "inference.precision=float32"]) == 0
+        masks[backend] = voxclick.read_label_map(out).voxels
+    assert (masks["torch"] == masks["openvino"]).mean() > 0.9999
+    arguments = ["--steps", "1", "--backend", "openvino"]
+    assert evaluate(phantom_folder, trained_run, tmp_path / "scores", *arguments) == 0
 
 
 def test_clicks_in_millimetres_hit_the_same_voxel(trained_run, phantom_folder, tmp_path):

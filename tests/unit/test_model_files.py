@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 
 import pytest
 import torch
@@ -154,3 +155,17 @@ def test_metadata_says_what_its_use_needs(model_file):
 def test_devices_that_are_not_there_are_refused(device, model_file):
     with pytest.raises(UsageError, match=device):
         load_model(model_file, device)
+
+
+def test_backends_that_are_not_there_are_refused(model_file, monkeypatch):
+    with pytest.raises(UsageError, match="no backend 'tensorrt'; expected one of torch, openvino"):
+        load_model(model_file, backend="tensorrt")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UsageError, match=r"run: pip install 'voxclick\[openvino\]'"):
+        load_model(model_file, backend="openvino")
+
+
+def test_openvino_is_for_the_cpu_alone(model_file, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UsageError, match="runs on the CPU, got the device 'cuda'"):
+        load_model(model_file, "cuda", backend="openvino")

@@ -12,7 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.options import DeviceOption, InferenceOverrides, SeedOption
+from voxclick.cli.options import (
+    BackendName,
+    BackendOption,
+    DeviceOption,
+    InferenceOverrides,
+    SeedOption,
+)
 from voxclick.cli.progress import case_progress
 from voxclick.config import override_inference
 from voxclick.datasets import DEFAULT_LABELS, Case, check_cases, read_dataset
@@ -66,6 +72,7 @@ def evaluate(
     overrides: InferenceOverrides = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    backend: BackendOption = BackendName.torch,
 ) -> None:
     """Measure Dice per click of MODEL on DATA with a simulated user."""
     if weighting is not ClickWeighting.uniform and protocol is not Protocol.corrective:
@@ -73,7 +80,7 @@ def evaluate(
     settings = EvaluationSettings(
         protocol=protocol, steps=steps, weighting=weighting.value, seed=seed
     )
-    loaded = load_model(model, device)
+    loaded = load_model(model, device, backend.value)
     inference = override_inference(loaded.settings, overrides)
     cases = choose_cases(data, split, loaded.settings)[:limit]
     check_cases(cases, loaded.settings.labels, loaded.settings.channels)
@@ -81,6 +88,7 @@ def evaluate(
         "protocol": protocol.value,
         "model": str(model),
         "data": str(data),
+        "backend": backend.value,
         "inference": inference.model_dump(mode="json"),
     }
     _refuse_another_evaluation(out / "summary.json", of_run)

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.options import DeviceOption, InferenceOverrides
+from voxclick.cli.options import BackendName, BackendOption, DeviceOption, InferenceOverrides
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import Click, read_clicks
 from voxclick.config import override_inference
@@ -69,11 +69,12 @@ def segment(
         int, typer.Option("--seed", min=0, help="as everywhere; segmenting draws nothing at random")
     ] = 0,
     device: DeviceOption = "auto",
+    backend: BackendOption = BackendName.torch,
 ) -> None:
     """Segment IMAGE with MODEL, corrected by clicks; the mask lies on the image's own grid."""
     torch.manual_seed(seed)
     _check_out(out, images)
-    loaded = load_model(model, device)
+    loaded = load_model(model, device, backend.value)
     inference = override_inference(loaded.settings, overrides)
     volumes = [read_volume(path) for path in images]
     _check_out_stores(out, volumes[0].geometry)

@@ -1,6 +1,7 @@
 """Our model file: weights with all that is needed to use them."""
 
 from voxclick.model_files.model import (
+    Backend,
     Model,
     ModelSettings,
     load_model,
@@ -8,4 +9,4 @@ from voxclick.model_files.model import (
     save_model,
 )
 
-__all__ = ["Model", "ModelSettings", "load_model", "resolve_device", "save_model"]
+__all__ = ["Backend", "Model", "ModelSettings", "load_model", "resolve_device", "save_model"]

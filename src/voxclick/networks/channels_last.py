@@ -8,6 +8,8 @@ numbers, without the copies.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,12 @@ class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
         mine = ChannelsLastInstanceNorm3d(norm.num_features, norm.eps, affine=norm.affine)
         mine.weight, mine.bias = norm.weight, norm.bias
         return mine
+
+    def as_pytorch(self) -> nn.InstanceNorm3d:
+        """PyTorch's own, sharing the parameters of this one."""
+        norm = nn.InstanceNorm3d(self.num_features, self.eps, affine=self.affine)
+        norm.weight, norm.bias = self.weight, self.bias
+        return norm
 
     def forward(self, input: Tensor) -> Tensor:
         if not input.is_contiguous(memory_format=torch.channels_last_3d):
@@ -53,3 +61,20 @@ def lay_out_for(network: nn.Module, device: torch.device) -> nn.Module:
                 setattr(parent, name, ChannelsLastInstanceNorm3d.like(child))
     # the overload is missing from PyTorch's annotations
     return network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+
+
+def in_plain_layout(network: nn.Module) -> nn.Module:
+    """The same network with PyTorch's own instance norms, for what does not know ours.
+
+    Returns:
+        The network itself if it has none of ours, else a copy that shares its weights.
+    """
+    if not any(isinstance(module, ChannelsLastInstanceNorm3d) for module in network.modules()):
+        return network
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    plain = copy.deepcopy(network, shared)
+    for parent in plain.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, ChannelsLastInstanceNorm3d):
+                setattr(parent, name, child.as_pytorch())
+    return plain

@@ -1,0 +1,115 @@
+"""One window through the network: PyTorch against OpenVINO on this CPU, same process.
+
+    python benchmarks/backends.py --network dynunet-light --window 64
+
+Prints and writes the median seconds of each, how long the first window waits, and how far the
+logits are from PyTorch's in float32. The network has random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from voxclick.networks import NetworkSettings, OpenVinoNetwork, build_network, lay_out_for
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="dynunet-light")
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    network = build_network(NetworkSettings(name=options.network), 3, 2).eval()
+    windows = torch.rand((1, 3, *(options.window,) * 3))
+    backends = {
+        "torch": lay_out_for(copy.deepcopy(network), torch.device("cpu")),
+        "openvino": OpenVinoNetwork(network),
+    }
+    ways = {
+        f"{name} {dtype}".replace("torch.", ""): partial(run, backend, windows, dtype)
+        for name, backend in backends.items()
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    waits = {name: seconds_of(way) for name, way in ways.items()}
+    seconds = seconds_in_turn(ways, options.repeats)
+    exact = ways["torch float32"]()
+    figures = {
+        "cpu": cpu_name(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "network": options.network,
+        "window": options.window,
+        **{
+            name: {
+                "first_window_seconds": round(waits[name], 2),
+                "seconds": spread(seconds[name]),
+                "largest_difference": float((way() - exact).abs().max()),
+                "labels_changed": float((way().argmax(1) != exact.argmax(1)).float().mean()),
+            }
+            for name, way in ways.items()
+        },
+    }
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+
+
+@torch.inference_mode()
+def run(network: nn.Module, windows: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        return network(windows).float()
+
+
+def seconds_of(way: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start
+
+
+def seconds_in_turn(ways: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, run A B C D A B … after a warm-up, so that drift hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            seconds[name].append(seconds_of(way))
+    return seconds
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    return {
+        "min": round(min(seconds), 4),
+        "median": round(statistics.median(seconds), 4),
+        "max": round(max(seconds), 4),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {name.strip(): value for name, _, value in (line.partition(": ") for line in lines)}
+    wanted = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx_vnni"}
+    flags = sorted(wanted & set(fields.get("flags", "").split()))
+    return f"{fields.get('model name', platform.machine())} ({', '.join(flags)})"
+
+
+if __name__ == "__main__":
+    main()
