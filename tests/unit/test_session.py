@@ -425,6 +425,16 @@ def test_a_saved_session_goes_on_where_it_was(radius, tmp_path):
     assert update.patch is None
 
 
+def test_another_backend_computes_everything_anew(tmp_path, monkeypatch):
+    network = ClicksAreTheAnswer()
+    opened = session(network=network)
+    opened.predict()
+    opened.save(tmp_path / "idle.safetensors")
+    monkeypatch.setattr(Model, "computed_by", "another")
+    back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    assert back.predict().windows == 8
+
+
 def test_a_session_without_a_prediction_can_be_saved(tmp_path):
     opened = session()
     opened.add([Click((14, 20, 9), "tumor")])

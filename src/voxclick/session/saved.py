@@ -31,6 +31,7 @@ class SessionHeader(BaseModel):
 
     Attributes:
         model: fingerprint of the model it was made with.
+        computed_by: backend and kind of device; another one rounds otherwise.
         shape: of the image file.
         affine: of the image file, row by row.
         inference: way through the network.
@@ -46,6 +47,7 @@ class SessionHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
+    computed_by: str
     shape: Index3
     affine: tuple[tuple[float, float, float, float], ...]
     inference: InferenceSettings

@@ -319,6 +319,7 @@ class InteractiveSession:
         segmentation, shown = self._segmentation, self._segmentation.shown
         header = SessionHeader(
             model=self.model.fingerprint,
+            computed_by=self.model.computed_by,
             shape=self.geometry.shape,
             affine=self.geometry.affine.tolist(),
             inference=self._inference,
@@ -342,6 +343,9 @@ class InteractiveSession:
         path: str | Path, model: Model, cache: CacheSettings | None = None
     ) -> InteractiveSession:
         """Bring a saved session back.
+
+        On another kind of device, or with another backend, everything is computed anew: results
+        that were rounded otherwise must not mix.
 
         Args:
             path: what `save` wrote.
@@ -367,8 +371,11 @@ class InteractiveSession:
             skip_air=header.skip_air,
         )
         session._history = header.history
-        if saved.mask is not None and header.shown is not None:
-            segmentation = session._segmentation
+        segmentation = session._segmentation
+        if header.computed_by != model.computed_by:
+            if saved.local_mask is not None:
+                segmentation.show(saved.local_mask.copy(), (), saved.local_mask)
+        elif saved.mask is not None and header.shown is not None:
             segmentation.show(saved.mask, clicks_of(header.shown), saved.local_mask)
             assert segmentation.shown is not None
             segmentation.inference.keep(segmentation.shown.source, saved.results)
