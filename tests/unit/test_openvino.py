@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -195,6 +196,15 @@ def test_several_threads_may_ask_at_once():
 def test_openvino_reports_to_nobody():
     OpenVinoNetwork(network())
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_the_programs_log_stays_as_it_is(caplog):
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), list(root.filters))
+    logits(OpenVinoNetwork(network()), windows())
+    assert (root.level, root.handlers, root.filters) == before
+    logging.getLogger("of.somebody").warning("heard")
+    assert "heard" in caplog.text
 
 
 def test_training_is_refused():

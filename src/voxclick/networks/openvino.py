@@ -5,9 +5,12 @@ OpenVINO is the extra ``openvino``; nothing here is imported from it before a ne
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -138,7 +141,7 @@ def _convert(network: nn.Module, shape: tuple[int, ...]) -> Model:
     openvino = _import_openvino()
     example = torch.zeros(shape)
     # autocast would write its casts into the graph; the precision is OpenVINO's to choose
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False), _unchanged_logging():
         scripted = _torchscript(network, example)
         try:
             return openvino.convert_model(scripted, example_input=example, input=[list(shape)])
@@ -148,6 +151,18 @@ def _convert(network: nn.Module, shape: tuple[int, ...]) -> Model:
             raise UsageError(
                 f"OpenVINO cannot run this network ({reasons}); use the backend torch"
             ) from error
+
+
+@contextmanager
+def _unchanged_logging() -> Iterator[None]:
+    """convert_model sets the whole program's log to errors only, and adds a filter to it."""
+    root = logging.getLogger()
+    level, handlers, filters = root.level, list(root.handlers), list(root.filters)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:], root.filters[:] = handlers, filters
 
 
 @torch.no_grad()
