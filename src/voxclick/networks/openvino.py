@@ -155,7 +155,7 @@ def _convert(network: nn.Module, shape: tuple[int, ...]) -> Model:
 
 @contextmanager
 def _unchanged_logging() -> Iterator[None]:
-    """convert_model sets the whole program's log to errors only, and adds a filter to it."""
+    """Where it fails, convert_model leaves the whole program's log at errors only."""
     root = logging.getLogger()
     level, handlers, filters = root.level, list(root.handlers), list(root.filters)
     try:
