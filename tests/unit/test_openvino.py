@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from voxclick.errors import UsageError
+from voxclick.geometry.box import Box
 from voxclick.model_files import load_model, save_model
 from voxclick.networks import NetworkSettings, OpenVinoNetwork, build_network, lay_out_for
 from voxclick.networks import openvino as openvino_backend
 from voxclick.networks.channels_last import ChannelsLastInstanceNorm3d, in_plain_layout
+from voxclick.sliding_window import TensorSource
 from voxclick.sliding_window.precision import resolve_precision
 from voxclick.weights import PHANTOM_PET
 
@@ -240,3 +242,18 @@ def test_a_model_run_by_openvino_can_be_saved(tmp_path):
     again, original = (load_model(p, "cpu") for p in (tmp_path / "m.safetensors", PHANTOM_PET))
     for name, tensor in original.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], tensor)
+
+
+def test_no_batch_is_filled_up_for_what_runs_windows_one_by_one(monkeypatch):
+    loaded = load_model(PHANTOM_PET, backend="openvino")
+    batches = []
+
+    def one_logit(windows: torch.Tensor) -> torch.Tensor:
+        batches.append(len(windows))
+        return torch.zeros(len(windows), 2, *windows.shape[2:])
+
+    monkeypatch.setattr(loaded.network, "forward", one_logit)
+    settings = loaded.settings.inference.model_copy(update={"window_batch": 4})
+    inference = loaded.inference((64, 64, 100), settings)
+    inference.margins(TensorSource(torch.zeros(3, 64, 64, 100)), Box.of_shape((64, 64, 100)))
+    assert batches == [1, 1]

@@ -146,9 +146,13 @@ class Model:
             settings: None for those of the model file.
             cache: how much of the windows' results is kept.
         """
+        settings = settings or self.settings.inference
+        if isinstance(settings, SlidingWindows) and isinstance(self.network, OpenVinoNetwork):
+            # it runs windows one by one anyway: filling a batch up would be for nothing
+            settings = settings.model_copy(update={"window_batch": 1})
         return VolumeInference(
             self.network,
-            settings or self.settings.inference,
+            settings,
             window_multiple(self.settings.network),
             self.device,
             shape,
