@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from inference import report, spread
 from torch import Tensor, nn
 
+from voxclick.bench.hardware import device_name
 from voxclick.networks import NetworkSettings, OpenVinoNetwork, build_network, lay_out_for
 
 
@@ -65,10 +64,7 @@ def main() -> None:
             for name, way in ways.items()
         },
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n")
+    report(figures, options.out)
 
 
 @torch.inference_mode()
@@ -92,23 +88,12 @@ def seconds_in_turn(ways: dict[str, Callable[[], Tensor]], repeats: int) -> dict
     return seconds
 
 
-def spread(seconds: list[float]) -> dict[str, float]:
-    return {
-        "min": round(min(seconds), 4),
-        "median": round(statistics.median(seconds), 4),
-        "max": round(max(seconds), 4),
-    }
-
-
 def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {name.strip(): value for name, _, value in (line.partition(": ") for line in lines)}
-    wanted = {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_vnni", "avx_vnni"}
-    flags = sorted(wanted & set(fields.get("flags", "").split()))
-    return f"{fields.get('model name', platform.machine())} ({', '.join(flags)})"
+    """With those of its instructions that the backends may use."""
+    capabilities = torch.cpu.get_capabilities()
+    wanted = ("amx_bf16", "avx2", "avx512_bf16", "avx512_f", "avx512_vnni", "avx_vnni")
+    flags = [name for name in wanted if capabilities.get(name)]
+    return f"{device_name(torch.device('cpu'))} ({', '.join(flags)})"
 
 
 if __name__ == "__main__":

@@ -8,21 +8,21 @@ The volume is a ball of noise in air, 16-bit NIfTI; windows of air are skipped.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
+from inference import report
 
 import voxclick
+from voxclick.bench.click import shipped_model
 from voxclick.bench.hardware import device_name
 from voxclick.bench.memory import peak_bytes, reset_peak
-from voxclick.model_files import Model, load_model
 from voxclick.session import InteractiveSession
-from voxclick.sliding_window import CacheSettings, SlidingWindows
-from voxclick.weights import PHANTOM_PET
+from voxclick.sliding_window import CacheSettings
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         volume = voxclick.read_volume(folder / "ball.nii")
         done("read")
         session = InteractiveSession(
-            model(options.window, device),
+            shipped_model(options.window, device),
             volume,
             cache=CacheSettings(host_gib=0.5, disk_gib=40, folder=folder),
             skip_air=True,
@@ -68,28 +68,11 @@ def main() -> None:
             done(f"click, {update.kind}")
         voxclick.write_label_map(session.predict().label_map, folder / "mask.nii.gz")
         done("written")
-    text = json.dumps(figures, indent=2)
-    if options.out is not None:
-        options.out.write_text(text + "\n")
-
-
-def model(window: int, device: torch.device) -> Model:
-    """The shipped model at the image's own spacing, told what air is."""
-    shipped = load_model(PHANTOM_PET, device)
-    settings = shipped.settings.model_copy(
-        update={
-            "preprocessing": shipped.settings.preprocessing.model_copy(update={"spacing_mm": None}),
-            "inference": SlidingWindows(window=(window, window, window)),
-            "air_below": 0.05,
-        }
-    )
-    return Model(settings, shipped.network, device)
+    report(figures, options.out)
 
 
 def write_ball(path: Path, edge: int) -> None:
     """A ball of uptake around 2 with a hotter middle, a slab at a time."""
-    import nibabel as nib
-
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape((edge, edge, edge))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -106,6 +107,10 @@ def build_encoder(settings: GuidanceSettings, spacing_mm: Vector3) -> GuidanceEn
             )
         case SwFastEditGuidance():
             return SwFastEditEncoder(settings.sigma)
+
+
+_REMEMBERED = 16
+"""Sets of clicks whose drawn voxels are remembered: two states of several labels."""
 
 
 class GuidanceEncoder(ABC):
@@ -280,6 +285,7 @@ class SwFastEditEncoder(GuidanceEncoder):
         self._weights = torch.einsum("i,j,k->ijk", kernel, kernel, kernel).flatten()
         along_axis = torch.arange(len(kernel)) - len(kernel) // 2
         self._offsets = torch.cartesian_prod(along_axis, along_axis, along_axis)
+        self._remembered = lru_cache(maxsize=_REMEMBERED)(self._find_drawn_voxels)
 
     def changed_box(
         self, before: Sequence[Index3], after: Sequence[Index3], shape: Index3
@@ -328,7 +334,15 @@ class SwFastEditEncoder(GuidanceEncoder):
         channel[torch.unravel_index(drawn, channel.shape)] = value
 
     def _drawn_voxels(self, clicks: Sequence[Index3], shape: Sequence[int]) -> Int[Tensor, " n"]:
-        """The voxels above the threshold, as sorted indices into the flattened grid."""
+        """The voxels above the threshold, as sorted indices into the flattened grid.
+
+        Every window of a volume asks for those of the same clicks, so the last are remembered.
+        """
+        return self._remembered(tuple(clicks), tuple(shape))
+
+    def _find_drawn_voxels(
+        self, clicks: tuple[Index3, ...], shape: tuple[int, ...]
+    ) -> Int[Tensor, " n"]:
         if not clicks:
             return torch.empty(0, dtype=torch.int64)
         voxels, blurred = self._blur(clicks, shape)

@@ -9,7 +9,7 @@ bit of what the network sees. Nothing is resampled where the spacing already fit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from voxclick.clicks import Click
 from voxclick.errors import GeometryError, UnsupportedImageError
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
@@ -226,6 +227,15 @@ class PreparedImage:
         oriented = apply_affine(grids.oriented_from_file, np.array(index))
         position = apply_affine(grids.network_from_oriented, oriented)
         return _nearest_voxel(position, grids.network.shape)
+
+    def clicks_to_network(
+        self, clicks: Collection[Click], labels: Sequence[str]
+    ) -> list[list[Index3]]:
+        """The clicked voxels of the network's grid, one list per label, in the labels' order."""
+        return [
+            [self.click_to_network(click.index) for click in clicks if click.label == label]
+            for label in labels
+        ]
 
     def box_to_network(self, box: Box) -> Box:
         """The network's voxels that the labels in a box of the file depend on."""

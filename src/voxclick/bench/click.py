@@ -16,7 +16,6 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +40,9 @@ from voxclick.sliding_window.precision import Precision, resolve_precision
 from voxclick.types import Index3, MarginsTensor
 from voxclick.volume import Volume
 from voxclick.weights import PHANTOM_PET
+
+_SLAB_VOXELS = 32
+"""Of the volume's first axis, whose margins are compared at once."""
 
 StepCallback = Callable[[str], None]
 """Told what is being measured next."""
@@ -92,14 +94,15 @@ def untrained_model(network: str, window: int, device: torch.device) -> Model:
             inference=SlidingWindows(window=(window, window, window)),
         )
     except ValidationError as error:
-        raise UsageError(f"{network} with windows of {window}³: {error}") from error
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{network} with windows of {window}³: {reason}") from error
     torch.manual_seed(0)
     return Model(settings, settings.build_network().to(device).eval(), device)
 
 
 def shipped_model(window: int, device: torch.device) -> Model:
     """The shipped model for CPUs, at the image's own spacing and with windows of another size."""
-    model = plain(load_model(PHANTOM_PET, device))
+    model = load_model(PHANTOM_PET, device)
     preprocessing = model.settings.preprocessing.model_copy(update={"spacing_mm": None})
     inference = SlidingWindows(window=(window, window, window))
     settings = model.settings.model_copy(
@@ -113,12 +116,6 @@ def plain(model: Model) -> Model:
     network = model.settings.build_network()
     network.load_state_dict(model.network.state_dict())
     return Model(model.settings, network.to(model.device).eval(), model.device)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    seconds: float
-    windows: int
 
 
 def bench_click(
@@ -154,25 +151,24 @@ def bench_click(
     seconds, difference = monai.answer([], session)
     monai_seconds = [seconds]
 
-    previews: list[_Answer] = []
-    exacts: list[_Answer] = []
+    preview_seconds: list[float] = []
+    exact_seconds: list[float] = []
+    windows: list[int] = []
     for number, click in enumerate(clicks, start=1):
         on_step(f"click {number} of {len(clicks)}, voxclick")
         reset_peak(model.device)
         preview, exact = session.click(click.index, click.label)
         session_bytes = _larger(session_bytes, peak_bytes(model.device))
-        previews.append(_Answer(preview.seconds, preview.windows))
+        preview_seconds.append(preview.seconds)
         # the preview's time is not part of the exact update's
-        exacts.append(_Answer(exact.seconds - preview.seconds, exact.windows))
+        exact_seconds.append(exact.seconds - preview.seconds)
+        windows.append(exact.windows)
         if number <= settings.full_runs:
             on_step(f"click {number} of {len(clicks)}, MONAI")
             seconds, found = monai.answer(clicks[:number], session)
             monai_seconds.append(seconds)
             difference = max(difference, found)
     full = statistics.median(monai_seconds)
-    exact_seconds = [answer.seconds for answer in exacts]
-    preview_seconds = [answer.seconds for answer in previews]
-    windows = [answer.windows for answer in exacts]
     return {
         "volume_shape": list(image.shape),
         "windows_total": first.windows,
@@ -248,7 +244,7 @@ class _FullRun:
         differing = int((session.predict().label_map.voxels != mask).sum())
         self.differing_voxels = max(self.differing_voxels, differing)
         largest = 0.0
-        for box in _slabs(prepared.geometry.shape):
+        for box in Box.of_shape(prepared.geometry.shape).slabs(_SLAB_VOXELS):
             ours, theirs = session.margins(box), margins[(..., *box.to_slices())]
             largest = max(largest, float((ours - theirs.to(ours.device)).abs().max()))
         return seconds, largest
@@ -256,10 +252,7 @@ class _FullRun:
     def _infer(
         self, clicks: list[Click], prepared: PreparedImage, encoder: GuidanceEncoder
     ) -> MarginsTensor:
-        of_labels = [
-            [prepared.click_to_network(c.index) for c in clicks if c.label == label]
-            for label in self._labels
-        ]
+        of_labels = prepared.clicks_to_network(clicks, self._labels)
         guidance = encoder.encode(of_labels, prepared.geometry.shape)
         volume = torch.cat([prepared.image, guidance])[None].to(self._device)
         half = self._dtype != torch.float32
@@ -294,15 +287,6 @@ def _run_one_window(model: Model, inference: SlidingWindows) -> None:
     half = dtype != torch.float32
     with torch.inference_mode(), torch.autocast(model.device.type, dtype=dtype, enabled=half):
         model.network(windows.to(model.device))
-
-
-def _slabs(shape: Index3) -> list[Box]:
-    step = 32
-    whole = Box.of_shape(shape)
-    return [
-        Box((i, 0, 0), (i + step, shape[1], shape[2])).intersect(whole)
-        for i in range(0, shape[0], step)
-    ]
 
 
 def _peak_of(device: torch.device, work: Callable[[], None]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import platform
@@ -14,23 +15,19 @@ _RESET_PEAK = "5"
 """What Linux takes in clear_refs to begin a new peak (proc_pid_clear_refs(5))."""
 
 
-def reset_peak(device: torch.device) -> bool:
+def reset_peak(device: torch.device) -> None:
     """Begin a new peak, without what the C library holds of memory that nobody uses any more.
 
-    Returns:
-        False where the system cannot: its peak is that of the process so far.
+    Where the system cannot begin one, the peak stays that of the process so far.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return True
+        return
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
-    try:
+    with contextlib.suppress(OSError):
         _CLEAR.write_text(_RESET_PEAK)
-    except OSError:
-        return False
-    return True
 
 
 def peak_bytes(device: torch.device) -> int | None:

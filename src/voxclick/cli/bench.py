@@ -119,7 +119,7 @@ def click(
 
 def _model(path: Path | None, network: str | None, window: int, device: str) -> Model:
     if path is None and network is None:
-        return shipped_model(window, resolve_device(device))
+        return plain(shipped_model(window, resolve_device(device)))
     if path is None:
         assert network is not None
         return untrained_model(network, window, resolve_device(device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from voxclick.types import Index3
@@ -74,6 +74,13 @@ class Box:
         start = tuple(a - o for a, o in zip(self.start, origin, strict=True))
         stop = tuple(b - o for b, o in zip(self.stop, origin, strict=True))
         return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    def slabs(self, thickness: int) -> Iterator[Box]:
+        """The box in parts of so many voxels along the first axis; the last may be thinner."""
+        _, j, k = self.start
+        stop, m, n = self.stop
+        for i in range(self.start[0], stop, thickness):
+            yield Box((i, j, k), (min(i + thickness, stop), m, n))
 
     def contains(self, index: Sequence[int]) -> bool:
         return all(a <= x < b for a, x, b in zip(self.start, index, self.stop, strict=True))

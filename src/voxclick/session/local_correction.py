@@ -12,6 +12,7 @@ from voxclick.clicks import Click
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
 from voxclick.preprocessing import LabelPatch
+from voxclick.types import Index3
 from voxclick.volume import VolumeGeometry
 
 
@@ -31,13 +32,14 @@ class LocalCorrection:
         self.mask = mask
         self._radius_mm = radius_mm
         self._geometry = geometry
+        # the extent of a ball along an index axis: the length of the inverse's row
+        per_mm = np.linalg.norm(np.linalg.inv(geometry.affine[:3, :3]), axis=1)
+        i, j, k = (math.ceil(radius_mm * step) for step in per_mm.tolist())
+        self._reach: Index3 = (i, j, k)
 
     def ball_box(self, click: Click) -> Box:
         """The smallest box of the file that holds the ball around a click."""
-        # the extent of a ball along an index axis: the length of the inverse's row
-        per_mm = np.linalg.norm(np.linalg.inv(self._geometry.affine[:3, :3]), axis=1)
-        i, j, k = (math.ceil(self._radius_mm * step) for step in per_mm.tolist())
-        return Box.around(click.index, (i, j, k)).clip(self._geometry.shape)
+        return Box.around(click.index, self._reach).clip(self._geometry.shape)
 
     def apply(self, patch: LabelPatch, clicks: Iterable[Click]) -> LabelPatch:
         """A patch of the prediction, with the mask where no click is near."""

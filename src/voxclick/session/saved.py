@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voxclick.clicks import Click, ClickHistory
@@ -122,7 +122,7 @@ def read_session(path: Path) -> SavedSession:
                     "InteractiveSession.save wrote"
                 )
             header = SessionHeader.model_validate_json(metadata[METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load_file(path)
     except (SafetensorError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise SessionFileError(

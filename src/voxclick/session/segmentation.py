@@ -112,8 +112,7 @@ class Segmentation:
         radius_mm: float | None,
         skip_air: bool,
     ) -> None:
-        if radius_mm is not None and not radius_mm > 0:
-            raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
+        _check_radius(radius_mm)
         guidance = model.settings.guidance
         spacing_mm = prepared.geometry.spacing_mm
         self.inference: VolumeInference = model.inference(prepared.geometry.shape, inference, cache)
@@ -145,8 +144,7 @@ class Segmentation:
                 f"the mask lies on another grid than the image: shape {mask.shape}, expected "
                 f"{self.geometry.shape} with the image's affine"
             )
-        if not radius_mm > 0:
-            raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
+        _check_radius(radius_mm)
         if mask.voxels.max() >= len(self._labels):
             raise UsageError(
                 f"the mask has the label index {mask.voxels.max()}, but the model's labels are "
@@ -283,10 +281,7 @@ class Segmentation:
         return read
 
     def _source(self, clicks: Sequence[Click]) -> ClickedImage:
-        of_labels = [
-            [self.prepared.click_to_network(c.index) for c in clicks if c.label == label]
-            for label in self._labels
-        ]
+        of_labels = self.prepared.clicks_to_network(clicks, self._labels)
         shape = self.prepared.geometry.shape
         return ClickedImage(self._read_image, shape, self._encoder, of_labels, self._is_air)
 
@@ -295,6 +290,11 @@ class Segmentation:
         if is_large(shape):
             return temporary_map(shape, np.uint8, self._folder)
         return np.zeros(shape, dtype=np.uint8)
+
+
+def _check_radius(radius_mm: float | None) -> None:
+    if radius_mm is not None and not radius_mm > 0:
+        raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
 
 
 def _image_reader(model: Model, prepared: PreparedImage) -> Callable[[Box], Tensor]:

@@ -176,7 +176,9 @@ def map_uncertainty(read: ReadMargins, geometry: VolumeGeometry, foreground: int
     """
     levels = np.empty(geometry.shape, dtype=np.uint8)
     voxels = torch.zeros(3, dtype=torch.float64)
-    for slab in _slabs(geometry.shape, foreground):
+    _, j, k = geometry.shape
+    thickness = max(1, _SLAB_VALUES // (foreground * j * k))
+    for slab in Box.of_shape(geometry.shape).slabs(thickness):
         of_slab, sums = _levels_and_sums(read(slab))
         levels[slab.to_slices()] = of_slab.cpu().numpy()
         voxels += sums.cpu()
@@ -212,14 +214,6 @@ def _is_in_voxel(index: Index3, box: Box, prepared: PreparedImage) -> NDArray[np
     last = np.array(prepared.source.shape) - 1
     offsets = np.clip(apply_affine(to_file, voxels), 0, last) - np.array(index)
     return np.abs(offsets).max(axis=-1) <= 0.5 + _TIE_VOXELS
-
-
-def _slabs(shape: Index3, foreground: int) -> Iterator[Box]:
-    """The parts of a grid that are looked at one after the other."""
-    i, j, k = shape
-    step = max(1, _SLAB_VALUES // (foreground * j * k))
-    for start in range(0, i, step):
-        yield Box((start, 0, 0), (min(start + step, i), j, k))
 
 
 def _levels_and_sums(

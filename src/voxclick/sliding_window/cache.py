@@ -54,9 +54,6 @@ class WindowCache:
         self._present: frozenset[CacheKey] = frozenset()
         self.capacity = sum(self._free)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def __contains__(self, key: CacheKey) -> bool:
         return key in self._entries
 
