@@ -19,7 +19,7 @@ import torch
 from inference import report, spread
 from torch import Tensor, nn
 
-from voxclick.bench.hardware import device_name
+from voxclick.hardware import device_name
 from voxclick.networks import NetworkSettings, OpenVinoNetwork, build_network, lay_out_for
 
 

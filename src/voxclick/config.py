@@ -99,7 +99,7 @@ class RunConfig(BaseModel):
                 inference=self.inference,
             )
         except ValidationError as error:
-            raise UsageError(f"the configuration does not fit: {_problems(error)}") from error
+            raise UsageError(f"the configuration does not fit: {problems(error)}") from error
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -141,7 +141,7 @@ def override_inference(model: ModelSettings, overrides: Sequence[str] | None) ->
     try:
         return ModelSettings.model_validate(values).inference
     except ValidationError as error:
-        raise UsageError(f"--set: {_problems(error, values)}") from error
+        raise UsageError(f"--set: {problems(error, values)}") from error
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -208,10 +208,10 @@ def _validated(values: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{source}: {_problems(error, values)}") from error
+        raise UsageError(f"{source}: {problems(error, values)}") from error
 
 
-def _problems(error: ValidationError, values: Any = None) -> str:
+def problems(error: ValidationError, values: Any = None) -> str:
     """What is wrong with the values that were given, each in its place."""
     return "; ".join(_problem(problem, values) for problem in error.errors())
 

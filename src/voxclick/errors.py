@@ -37,5 +37,9 @@ class TrainingError(VoxclickError):
     """Training cannot go on (a loss that is not finite, a checkpoint that does not fit)."""
 
 
+class EvaluationError(VoxclickError):
+    """Cases of an evaluation failed; the message lists them."""
+
+
 class UsageError(VoxclickError):
     """A setting or an argument is wrong; exit code 2 on the command line."""

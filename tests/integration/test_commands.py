@@ -7,7 +7,6 @@ from importlib.util import find_spec
 
 import nibabel
 import numpy as np
-import pandas as pd
 import pytest
 
 import voxclick
@@ -81,80 +80,6 @@ def test_the_bench_of_a_click_leaves_its_figures(tmp_path, capsys):
     assert main(["bench", "click", "--network", "dynunet", "--window", "20"]) == 2
 
 
-def evaluate(data, run, out, *more):
-    model = str(run / "model.safetensors")
-    return main(["evaluate", str(data), "--model", model, "--out", str(out), *more])
-
-
-@pytest.mark.parametrize("protocol", ["largest-error", "corrective"])
-def test_evaluate_leaves_scores_summary_and_curve(protocol, trained_run, phantom_folder, tmp_path):
-    arguments = ["--protocol", protocol, "--steps", "3", "--split", "all", "--save-masks"]
-    assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 0
-    table = pd.read_csv(tmp_path / "scores.csv")
-    assert list(table.columns[:3]) == ["case", "step", "dice"]
-    assert len(table) == 4 * 4
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["protocol"] == protocol
-    assert summary["cases"] == 4
-    assert summary["dice"] == pytest.approx(table.groupby("step").dice.mean(), abs=1e-4)
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-    # the saved mask is the last prediction, on the image's grid: its Dice can be recomputed
-    case = table.case.iloc[-1]
-    mask = nibabel.load(tmp_path / "masks" / f"{case}.nii.gz")
-    label = nibabel.load(phantom_folder / "labelsTs" / f"{case}.nii.gz")
-    assert np.allclose(mask.affine, label.affine)
-    found, truth = np.asarray(mask.dataobj) > 0, np.asarray(label.dataobj) > 0
-    dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
-    assert dice == pytest.approx(table.dice.iloc[-1], abs=1e-6)
-
-
-def test_an_evaluation_does_not_mix_with_another(trained_run, phantom_folder, tmp_path, capsys):
-    more = ["--steps", "1", "--limit", "1"]
-    for _ in range(2):  # the same again is fine
-        assert evaluate(phantom_folder, trained_run, tmp_path / "out", *more) == 0
-    other = [*more, "--protocol", "corrective"]
-    capsys.readouterr()
-    assert evaluate(phantom_folder, trained_run, tmp_path / "out", *other) == 2
-    assert "holds an evaluation with another protocol" in " ".join(capsys.readouterr().err.split())
-    assert (
-        evaluate(
-            phantom_folder, trained_run, tmp_path / "new", *more, "--set", "inference.overlp=0"
-        )
-        == 2
-    )
-    assert "inference.overlp: there is no such setting" in capsys.readouterr().err
-
-
-def test_evaluate_another_way_through_the_network(trained_run, phantom_folder, tmp_path):
-    ways = {
-        "windows": ["--set", "inference.overlap=0.5"],
-        "centre": ["--set", "inference.kind=one-pass", "--set", "inference.centre_crop=[8,8,8]"],
-    }
-    windows = {}
-    for name, arguments in ways.items():
-        out = tmp_path / name
-        assert evaluate(phantom_folder, trained_run, out, "--steps", "0", *arguments) == 0
-        windows[name] = pd.read_csv(out / "scores.csv").windows.iloc[0]
-        assert json.loads((out / "summary.json").read_text())["inference"]["kind"] == (
-            "one-pass" if name == "centre" else "sliding-windows"
-        )
-    assert windows["centre"] == 1 < windows["windows"]
-
-
-def test_evaluate_refuses_settings_that_are_not_of_inference(trained_run, phantom_folder, tmp_path):
-    arguments = ["--set", "training.epochs=3"]
-    assert evaluate(phantom_folder, trained_run, tmp_path / "out", *arguments) == 2
-
-
-def test_evaluation_repeats_itself(trained_run, phantom_folder, tmp_path):
-    for name in ("one", "two"):
-        arguments = ["--protocol", "corrective", "--steps", "2", "--seed", "3"]
-        assert evaluate(phantom_folder, trained_run, tmp_path / name, *arguments) == 0
-    one, two = (pd.read_csv(tmp_path / name / "scores.csv") for name in ("one", "two"))
-    pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"))
-
-
 def test_segment_by_command_and_from_python_agree(trained_run, phantom_folder, tmp_path, capsys):
     image_path = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
     model_path = trained_run / "model.safetensors"
@@ -208,8 +133,9 @@ def test_both_backends_segment_and_evaluate(trained_run, phantom_folder, tmp_pat
         assert main([*arguments, "--set", "inference.precision=float32"]) == 0
         masks[backend] = voxclick.read_label_map(out).voxels
     assert (masks["torch"] == masks["openvino"]).mean() > 0.9999
-    arguments = ["--steps", "1", "--backend", "openvino"]
-    assert evaluate(phantom_folder, trained_run, tmp_path / "scores", *arguments) == 0
+    arguments = ["evaluate", str(phantom_folder), "--model", str(trained_run / "model.safetensors")]
+    arguments += ["--steps", "1", "--backend", "openvino", "--out", str(tmp_path / "scores")]
+    assert main(arguments) == 0
 
 
 def test_clicks_in_millimetres_hit_the_same_voxel(trained_run, phantom_folder, tmp_path):
@@ -295,7 +221,8 @@ def test_a_sheared_mask_needs_a_format_that_can_store_it(
 def test_settings_that_do_not_fit_the_network_are_refused(
     setting, trained_run, phantom_folder, tmp_path, capsys
 ):
-    assert evaluate(phantom_folder, trained_run, tmp_path, "--set", f"inference.{setting}") == 2
+    arguments = ["evaluate", str(phantom_folder), "--model", str(trained_run / "model.safetensors")]
+    assert main([*arguments, "--out", str(tmp_path), "--set", f"inference.{setting}"]) == 2
     assert setting.partition("=")[0] in capsys.readouterr().err
 
 
@@ -308,51 +235,6 @@ def test_faults_of_the_system_are_one_sentence(phantom_folder, tmp_path, capsys)
     assert main(["phantom", str(tmp_path / "p"), "--seed", "-1"]) == 2
 
 
-def with_description(phantom_folder, folder, **description):
-    folder.mkdir()
-    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (folder / part).symlink_to(phantom_folder / part)
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
-
-
-def test_labels_in_another_order_are_refused(trained_run, phantom_folder, tmp_path, capsys):
-    data = with_description(
-        phantom_folder, tmp_path / "data", labels={"background": 0, "liver": 1, "tumor": 2}
-    )
-    assert evaluate(data, trained_run, tmp_path / "out") == 1
-    message = capsys.readouterr().err
-    assert "background, liver, tumor" in message
-    assert "the model expects background, tumor" in message
-
-
-def test_a_data_set_that_declares_nothing_is_taken_at_the_models_word(
-    trained_run, phantom_folder, tmp_path
-):
-    data = with_description(phantom_folder, tmp_path / "data")
-    assert evaluate(data, trained_run, tmp_path / "out", "--steps", "0") == 0
-
-
-def test_a_model_without_clicks_is_evaluated(phantom_folder, config_file, tmp_path):
-    settings = ["--set", "guidance=null", "--set", "training.simulation=null"]
-    run = tmp_path / "run"
-    arguments = ["train", str(phantom_folder), "--out", str(run), "--config", str(config_file)]
-    assert main([*arguments, *settings, "--set", "training.epochs=1"]) == 0
-    assert evaluate(phantom_folder, run, tmp_path / "out", "--steps", "3") == 0
-    table = pd.read_csv(tmp_path / "out/scores.csv")
-    assert table.dice.nunique() == 1
-    assert table.clicks.sum() == 0
-    assert (table.windows[1:] == 0).all()
-
-
-def test_weighting_belongs_to_corrective(trained_run, phantom_folder, tmp_path, capsys):
-    arguments = ["--weighting", "border-distance", "--steps", "1"]
-    assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 2
-    assert "belongs to --protocol corrective" in capsys.readouterr().err
-    arguments += ["--protocol", "corrective"]
-    assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 0
-
-
 def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys):
     assert main(["demo", "--steps", "1", "--out", str(tmp_path)]) == 0
     assert "9 lesions" in capsys.readouterr().out
@@ -363,12 +245,3 @@ def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys):
         assert np.array_equal(mask.affine, image.affine)
         assert set(np.unique(mask.dataobj)) == {0, 1}
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_evaluate_says_when_a_split_has_no_labels(trained_run, phantom_folder, tmp_path, capsys):
-    for part in ("imagesTr", "labelsTr", "imagesTs"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-    for path in (phantom_folder / "imagesTs").iterdir():
-        (tmp_path / "data/imagesTs" / path.name).write_bytes(path.read_bytes())
-    assert evaluate(tmp_path / "data", trained_run, tmp_path / "out") == 1
-    assert "holds no labelled case" in capsys.readouterr().err

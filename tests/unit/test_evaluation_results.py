@@ -1,117 +1,232 @@
-"""Tables, summaries and pictures of an evaluation, from scores made up by hand."""
+"""Tables and summaries of an evaluation, from scores made up by hand."""
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
 
-import nibabel
 import numpy as np
+import pandas as pd
 import pytest
-from matplotlib import image as picture
 from rich.console import Console
 
-from voxclick import Click, LabelMap, Volume
 from voxclick.cli.evaluate import print_summary
-from voxclick.evaluation.plots import _CanonicalView, plot_case, plot_curve
-from voxclick.evaluation.results import StepScore, scores_table, summarise
-from voxclick.evaluation.settings import EvaluationSettings
+from voxclick.datasets import Case
+from voxclick.evaluation.case_records import (
+    CaseRecord,
+    read_record,
+    record_case,
+    record_failure,
+    write_record,
+)
+from voxclick.evaluation.metrics import MaskScores
+from voxclick.evaluation.results import (
+    baselines_table,
+    scores_table,
+    summarise,
+    write_summary,
+    write_table,
+)
+from voxclick.evaluation.runner import Step
+from voxclick.evaluation.scoring import CaseScores
+from voxclick.evaluation.settings import EvaluationSettings, Protocol
 
-SETTINGS = EvaluationSettings(steps=2)
+NAN = math.nan
+NO_BASELINES = pd.DataFrame()
 
 
-def scores(name: str, dice: list[float], *, empty=False) -> list[StepScore]:
+def case_scores(dice: float | dict[str, float], *, present: Sequence[str] = ("tumor",), **more):
+    rest = {"nsd": 0.5, "fpv_ml": 1.0, "fnv_ml": 2.0} | more
+    rest = {"lesion_recall": NAN, "lesion_precision": NAN, "dmm": NAN} | rest
+    of_label = dice if isinstance(dice, dict) else {"tumor": dice}
+    return CaseScores(
+        {label: MaskScores(dice=value, **rest) for label, value in of_label.items()},
+        tuple(present),
+    )
+
+
+def steps(scores: Sequence[CaseScores], baselines: dict[str, CaseScores] | None = None):
+    """Half a second and eight windows for the first two, then nothing is left to correct."""
     return [
-        StepScore(name, step, value, {"tumor": value}, empty, {"tumor": empty}, step, 8, 0.5)
-        for step, value in enumerate(dice)
+        Step(
+            number=number,
+            prompts=(),
+            clicks=number,
+            windows=8 if number < 2 else 0,
+            seconds=0.5 if number < 2 else 0.0,
+            scores=of_step,
+            baselines=baselines or {},
+        )
+        for number, of_step in enumerate(scores)
     ]
 
 
+def record(name: str, *dice: float, empty=False, repeats: Sequence[Sequence[float]] = ()):
+    present = () if empty else ("tumor",)
+    runs = repeats or [dice]
+    return record_case(
+        Case(name, (Path(f"{name}.nii"),), None),
+        [steps([case_scores(value, present=present) for value in run]) for run in runs],
+    )
+
+
+def summary_of(*records: CaseRecord, steps: int = 2, **settings):
+    table = scores_table(records)
+    return summarise(table, baselines_table(records), EvaluationSettings(steps=steps, **settings))
+
+
 def test_means_spread_and_improvement_by_hand():
-    table = scores_table([*scores("a", [0.2, 0.6, 0.5]), *scores("b", [0.4, 0.8, 0.9])])
-    assert list(table.columns[:3]) == ["case", "step", "dice"]
-    summary = summarise(table, SETTINGS)
+    summary = summary_of(record("a", 0.2, 0.6, 0.5), record("b", 0.4, 0.8, 0.9))
     assert summary["dice"] == [0.3, 0.7, 0.7]
     assert summary["dice_std"] == pytest.approx([0.1, 0.1, 0.2])
-    assert summary["dice_per_label"] == {"tumor": [0.3, 0.7, 0.7]}
+    assert summary["fnv_ml"] == [2.0, 2.0, 2.0]
+    assert summary["dmm"] == [None, None, None]
     assert summary["consistent_improvement"] == 0.75
+    assert summary["auc"] == {"dice": pytest.approx((1.3 / 3 + 2.1 / 3) / 2, abs=1e-4), "nsd": 0.5}
     assert (summary["protocol"], summary["cases"], summary["steps"]) == ("largest-error", 2, 2)
-    assert "lesion_free" not in summary
+    assert (summary["seconds_per_step"], summary["windows_per_step"]) == (0.5, 8)
+    assert not {"lesion_free", "baselines", "challenge", "dice_std_over_repeats"} & set(summary)
+
+
+def test_clicks_that_a_quality_takes():
+    summary = summary_of(record("a", 0.9, 0.79, 0.85), record("b", 0.4, 0.8, 0.81))
+    # Dice without clicks counts for nothing; b never comes to 0.85, which costs the two there are
+    assert summary["number_of_clicks"]["dice"] == {
+        "0.80": {"noc": 1.5, "nof": 0},
+        "0.85": {"noc": 2.0, "nof": 1},
+        "0.90": {"noc": 2.0, "nof": 2},
+    }
+    # IoU = Dice / (2 - Dice): 0.81 is 0.68
+    assert summary["number_of_clicks"]["iou"]["0.80"] == {"noc": 2.0, "nof": 2}
 
 
 def test_lesion_free_cases_stand_apart():
-    table = scores_table([*scores("a", [0.2, 0.6, 0.6]), *scores("n", [0, 1, 1], empty=True)])
-    summary = summarise(table, SETTINGS)
+    summary = summary_of(record("a", 0.2, 0.6, 0.6), record("n", 0, 1, 1, empty=True))
     assert summary["cases"] == 2
     assert summary["dice"] == [0.2, 0.6, 0.6]
     assert summary["lesion_free"] == {
         "cases": 1,
         "dice": [0.0, 1.0, 1.0],
         "dice_std": [0.0, 0.0, 0.0],
+        "fpv_ml": [1.0, 1.0, 1.0],
     }
 
 
 def test_a_label_that_a_case_does_not_have_is_left_out_of_its_mean():
-    dice, empty = {"liver": 0.4, "tumor": 0.6}, {"liver": False, "tumor": False}
-    both = StepScore("a", 0, 0.5, dice, False, empty, clicks=0, windows=8, seconds=2.0)
-    dice, empty = {"liver": 0.8, "tumor": 1.0}, {"liver": False, "tumor": True}
-    liver = StepScore("b", 0, 0.8, dice, False, empty, clicks=0, windows=0, seconds=0.0)
-    summary = summarise(scores_table([both, liver]), EvaluationSettings(steps=0))
+    both = case_scores({"liver": 0.4, "tumor": 0.6}, present=("liver", "tumor"))
+    liver = case_scores({"liver": 0.8, "tumor": 1.0}, present=("liver",))
+    records = [
+        record_case(Case(name, (), None), [steps([scores])])
+        for name, scores in (("a", both), ("b", liver))
+    ]
+    summary = summary_of(*records, steps=0)
     assert summary["dice_per_label"] == {"liver": [0.6], "tumor": [0.6]}
-    # and times are those of predictions that were made
-    assert (summary["seconds_per_step"], summary["windows_per_step"]) == (2.0, 8.0)
+    assert summary["dice"] == [pytest.approx((0.5 + 0.8) / 2)]
+    assert summary["fpv_ml"] == [2.0]  # of both labels together
 
 
-def test_nothing_but_lesion_free_cases(tmp_path):
-    table = scores_table(scores("n", [0, 1, 1], empty=True))
-    summary = summarise(table, SETTINGS)
+def test_a_case_with_repeats_counts_once():
+    summary = summary_of(
+        record("a", repeats=[[0.2, 0.4, 0.6], [0.4, 0.6, 0.8]]),
+        record("b", repeats=[[0.6, 0.6, 0.6], [0.6, 0.8, 1.0]]),
+        repeats=2,
+        protocol=Protocol.corrective,
+    )
+    assert summary["cases"] == 2
+    assert summary["dice"] == pytest.approx([0.45, 0.6, 0.75])
+    assert summary["dice_std"] == pytest.approx([0.15, 0.1, 0.05])
+    # means of the repeats: 0.4 and 0.5, then 0.5 and 0.7, then 0.6 and 0.9
+    assert summary["dice_std_over_repeats"] == pytest.approx([0.05, 0.1, 0.15])
+
+
+def test_nothing_but_lesion_free_cases():
+    summary = summary_of(record("n", 0, 1, 1, empty=True))
     assert summary["dice"] == []
     assert summary["consistent_improvement"] is None
-    plot_curve(table, tmp_path / "curve.png", "none")
-    assert picture.imread(tmp_path / "curve.png").std() > 0
     text = io.StringIO()
-    print_summary(summary, Console(file=text))
+    print_summary(summary, Console(file=text), Path("out"))
     assert "1.0000" in text.getvalue()
     assert "1 lesion-free" in text.getvalue()
 
 
-def test_curve_of_many_cases(tmp_path):
-    table = scores_table([*scores("a", [0.2, 0.6, 0.5]), *scores("b", [0.4, 0.8, 0.9])])
-    plot_curve(table, tmp_path / "curve.png", "two cases")
-    assert picture.imread(tmp_path / "curve.png").shape[:2] == (630, 960)
+def test_nothing_but_failures():
+    failed = {"a": "UnsupportedImageError: a.nii: damaged"}
+    summary = summarise(scores_table([]), NO_BASELINES, EvaluationSettings(), failed)
+    assert (summary["cases"], summary["failed"]) == (0, failed)
+    print_summary(summary, Console(file=io.StringIO()), Path("out"))
 
 
-def test_a_case_is_drawn_upright_whatever_its_orientation(tmp_path):
-    """The same scan stored in two orientations gives the same picture, clicks included."""
-    rng = np.random.default_rng(0)
-    voxels = rng.random((16, 18, 20)).astype(np.float32)
-    label = np.zeros(voxels.shape, np.uint8)
-    label[4:9, 5:9, 6:12] = 1
-    click = (5, 6, 8)
-    affine = np.diag([2.0, 2.0, 3.0, 1.0])
-    orientation = np.array([[2, -1], [0, 1], [1, -1]])
-    turned = nibabel.Nifti1Image(voxels, affine).as_reoriented(orientation)
-    turned_label = nibabel.Nifti1Image(label, affine).as_reoriented(orientation)
-    to_turned = np.linalg.inv(turned.affine) @ affine
-    i, j, k = np.rint(to_turned @ [*click, 1])[:3].astype(int).tolist()
-    for name, image, truth, index in (
-        ("plain", voxels, label, click),
-        ("turned", turned.get_fdata(dtype=np.float32), np.asarray(turned_label.dataobj), (i, j, k)),
-    ):
-        matrix = affine if name == "plain" else turned.affine
-        mask = LabelMap(np.ascontiguousarray(truth), matrix)
-        plot_case(
-            Volume(np.ascontiguousarray(image), matrix),
-            mask,
-            {"after": mask},
-            [Click(index, "tumor")],
-            tmp_path / f"{name}.png",
-        )
-    plain, turned_picture = (picture.imread(tmp_path / f"{n}.png") for n in ("plain", "turned"))
-    assert np.array_equal(plain, turned_picture)
+def test_baselines_are_summed_up_alike():
+    methods = {"suv-2.5": case_scores(0.1), "no-clicks": case_scores(0.2)}
+    scores = [case_scores(0.5)] * 3
+    records = [record_case(Case("a", (), None), [steps(scores, methods)])]
+    summary = summary_of(*records)
+    assert list(summary["baselines"]) == ["suv-2.5", "no-clicks"]
+    assert summary["baselines"]["suv-2.5"]["dice"] == [0.1, 0.1, 0.1]
+    assert summary["baselines"]["no-clicks"]["fnv_ml"] == [2.0, 2.0, 2.0]
 
 
-def test_canonical_voxels_by_hand():
-    view = _CanonicalView(np.diag([-2.0, 3.0, 4.0, 1.0]), (10, 11, 12))
-    assert view.index((0, 1, 2)) == (9, 1, 2)
-    assert view.spacing == (2.0, 3.0, 4.0)
-    assert view.aspect(0, 2) == 2.0
+def test_autopet4_leaves_lesion_free_cases_out_of_dice_but_not_of_excess():
+    records = [
+        record("a", *[0.5] * 11),
+        record("n", *[0.0] * 11, empty=True),
+    ]
+    challenge = summary_of(*records, steps=10, protocol=Protocol.autopet4)["challenge"]
+    assert challenge["dsc_auc"] == pytest.approx(5.0)
+    assert challenge["fpv_auc"] == pytest.approx(10.0)
+
+
+def test_autopet5_counts_failures_as_nothing():
+    table = scores_table([record("a", *[0.8] * 6)])
+    settings = EvaluationSettings(protocol=Protocol.autopet5)
+    challenge = summarise(table, NO_BASELINES, settings, {"b": "failed"})["challenge"]
+    assert challenge["dice_auc"] == pytest.approx(0.8 * 5 / 2)
+
+
+def test_cvpr2025_forgets_surface_dice_of_bad_cases_and_late_ones():
+    settings = EvaluationSettings(protocol=Protocol.cvpr2025)
+    bad = record("a", *[0.1] * 6)
+    challenge = summarise(scores_table([bad]), NO_BASELINES, settings)["challenge"]
+    assert challenge["dsc_auc"] == pytest.approx(0.4)
+    assert challenge["nsd_auc"] == 0
+    table = scores_table([record("b", *[0.8] * 6)])
+    table["seconds"] = 15.1  # six of them are more than 90 s
+    challenge = summarise(table, NO_BASELINES, settings)["challenge"]
+    assert challenge["dsc_auc"] == challenge["nsd_final"] == 0
+
+
+def test_files_are_whole_and_can_be_read_back(tmp_path):
+    table = scores_table([record("a", 0.2, 0.6, 0.5)])
+    write_table(table, tmp_path / "scores.csv")
+    back = pd.read_csv(tmp_path / "scores.csv")
+    assert list(back.columns[:4]) == ["case", "repeat", "step", "dice"]
+    assert back.dmm.isna().all()
+    np.testing.assert_allclose(back.dice, [0.2, 0.6, 0.5])
+    write_summary(summary_of(record("a", 0.2, 0.6, 0.5)), tmp_path / "summary.json")
+    assert "NaN" not in (tmp_path / "summary.json").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "summary.json"}
+
+
+def test_a_record_holds_until_a_file_of_its_case_changes(tmp_path):
+    image = tmp_path / "a.nii"
+    image.write_bytes(b"1")
+    case = Case("a", (image,), None)
+    written = record_case(case, [steps([case_scores(0.5)])])
+    write_record(written, tmp_path)
+    assert read_record(case, tmp_path) == written
+    assert read_record(Case("b", (image,), None), tmp_path) is None
+    image.write_bytes(b"12")
+    assert read_record(case, tmp_path) is None
+
+
+def test_a_failure_is_remembered_and_half_a_file_is_not(tmp_path):
+    case = Case("a", (tmp_path / "missing.nii",), None)
+    write_record(record_failure(case, ValueError("odd")), tmp_path)
+    known = read_record(case, tmp_path)
+    assert known is not None
+    assert (known.error, known.scores) == ("ValueError: odd", ())
+    path = tmp_path / "cases/a.json"
+    path.write_text(path.read_text()[:20])
+    assert read_record(case, tmp_path) is None

@@ -24,12 +24,12 @@ from monai.inferers.inferer import SlidingWindowInferer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from voxclick.bench.hardware import device_name
 from voxclick.bench.memory import peak_bytes, reset_peak
 from voxclick.clicks import BACKGROUND, Click
 from voxclick.errors import UsageError
 from voxclick.geometry.box import Box
 from voxclick.guidance import DiskGuidance, GuidanceEncoder, GuidanceSettings, build_encoder
+from voxclick.hardware import device_name
 from voxclick.model_files import Model, ModelSettings, load_model
 from voxclick.networks import NetworkSettings, lay_out_for
 from voxclick.phantoms import PhantomSettings, make_phantom

@@ -11,9 +11,9 @@ from rich.table import Table
 from voxclick.cli.console import plain_console
 from voxclick.cli.options import DeviceOption, SeedOption
 from voxclick.cli.progress import case_progress
+from voxclick.evaluation.annotators import LabelledScan
 from voxclick.evaluation.plots import plot_case
-from voxclick.evaluation.results import StepScore
-from voxclick.evaluation.runner import evaluate_session
+from voxclick.evaluation.runner import CaseEvaluation, Step
 from voxclick.evaluation.settings import EvaluationSettings
 from voxclick.io import write_label_map, write_volume
 from voxclick.model_files import load_model
@@ -39,15 +39,16 @@ def demo(
     phantom = make_phantom(seed)
     session = InteractiveSession(load_model(PHANTOM_PET, device), phantom.image)
     settings = EvaluationSettings(steps=steps, seed=seed)
+    scan = LabelledScan(NAME, (phantom.image,), phantom.label)
     with case_progress("clicking", steps + 1) as on_step:
-        evaluated = evaluate_session(session, phantom.label, NAME, settings, on_step)
+        clicked = CaseEvaluation(session, scan, settings).click_through(on_step=on_step)
 
     write_volume(phantom.image, out / "image.nii.gz")
     write_label_map(phantom.label, out / "truth.nii.gz")
-    write_label_map(evaluated.last, out / "mask.nii.gz")
-    predictions = {"no clicks": evaluated.first, f"{steps} clicks": evaluated.last}
-    plot_case(phantom.image, phantom.label, predictions, evaluated.clicks, out / "demo.png")
-    console.print(_dice_table(evaluated.scores))
+    write_label_map(clicked.last, out / "mask.nii.gz")
+    predictions = {"no clicks": clicked.first, f"{steps} clicks": clicked.last}
+    plot_case(phantom.image, phantom.label, predictions, clicked.clicks, out / "demo.png")
+    console.print(_dice_table(clicked.steps))
     console.print(
         f"{len(phantom.lesions)} lesions; the scan, the true and the predicted mask and a "
         f"picture are in {out}/\nThe model was trained on phantoms alone: for research and "
@@ -55,9 +56,10 @@ def demo(
     )
 
 
-def _dice_table(scores: tuple[StepScore, ...]) -> Table:
+def _dice_table(steps: tuple[Step, ...]) -> Table:
     table = Table("clicks", "Dice", "", "seconds")
-    for score in scores:
-        bar = "█" * round(score.dice * 30)
-        table.add_row(str(score.clicks), f"{score.dice:.3f}", bar, f"{score.seconds:.2f}")
+    for step in steps:
+        dice = step.scores.together.dice
+        bar = "█" * round(dice * 30)
+        table.add_row(str(step.clicks), f"{dice:.3f}", bar, f"{step.seconds:.2f}")
     return table

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -19,21 +20,14 @@ from voxclick.cli.options import (
     InferenceOverrides,
     SeedOption,
 )
-from voxclick.cli.progress import case_progress
-from voxclick.config import override_inference
+from voxclick.cli.progress import step_progress
+from voxclick.config import override_inference, problems
 from voxclick.datasets import DEFAULT_LABELS, Case, check_cases, read_dataset
-from voxclick.errors import DatasetError, UsageError
-from voxclick.evaluation.plots import plot_curve
-from voxclick.evaluation.results import (
-    StepScore,
-    scores_table,
-    summarise,
-    write_summary,
-    write_table,
-)
-from voxclick.evaluation.runner import evaluate_case
-from voxclick.evaluation.settings import EvaluationSettings, Protocol
-from voxclick.io import write_label_map
+from voxclick.errors import DatasetError, EvaluationError, UsageError
+from voxclick.evaluation.baselines import NEEDS_SUV, BaselineName
+from voxclick.evaluation.evaluation import Evaluation, SavedMasks
+from voxclick.evaluation.settings import REPLAYING, EvaluationSettings, Protocol
+from voxclick.evaluation.shards import joined_shard
 from voxclick.model_files import ModelSettings, load_model
 
 
@@ -52,77 +46,169 @@ class ClickWeighting(str, Enum):
     border_distance = "border-distance"
 
 
+class Stopping(str, Enum):
+    """`voxclick.simulation.StoppingCriterion`, for the command line."""
+
+    max_steps = "max-steps"
+    max_steps_or_probability = "max-steps-or-probability"
+    max_steps_or_dice = "max-steps-or-dice"
+    max_steps_probability_dice = "max-steps-probability-dice"
+    deepgrow_probability = "deepgrow-probability"
+    uniform_steps = "uniform-steps"
+
+
 def evaluate(
     data: Annotated[Path, typer.Argument(help="an nnU-Net folder, dataset.json or list file")],
     model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
-    out: Annotated[Path, typer.Option("--out", help="folder for scores, summary and curve")],
+    out: Annotated[Path, typer.Option("--out", help="folder for scores, summary and report")],
     protocol: Annotated[
-        Protocol, typer.Option("--protocol", help="how the simulated user clicks")
+        Protocol, typer.Option("--protocol", help="who clicks, and how")
     ] = Protocol.largest_error,
-    steps: Annotated[int, typer.Option("--steps", min=0, help="rounds of clicks")] = 10,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=0, help="rounds of corrections: 10, or the challenge's"),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="times each case is clicked through")
+    ] = 1,
     weighting: Annotated[
-        ClickWeighting,
-        typer.Option("--weighting", help="of the voxels that `corrective` draws from"),
-    ] = ClickWeighting.uniform,
+        ClickWeighting | None,
+        typer.Option(
+            "--weighting",
+            help="of the voxels that `corrective`, `patch-corrective` and `deepgrow` draw from",
+        ),
+    ] = None,
+    click_probability: Annotated[
+        float | None,
+        typer.Option("--click-probability", min=0, max=1, help="of each step of `deepgrow`"),
+    ] = None,
+    patch_size: Annotated[
+        int | None, typer.Option("--patch-size", min=1, help="of `patch-corrective`, in voxels")
+    ] = None,
+    stopping: Annotated[
+        Stopping | None, typer.Option("--stopping", help="when the simulated user stops early")
+    ] = None,
+    stop_probability: Annotated[
+        float | None,
+        typer.Option("--stop-probability", min=0, max=1, help="`probability` of --stopping"),
+    ] = None,
+    stop_dice_loss: Annotated[
+        float | None,
+        typer.Option("--stop-dice-loss", min=0, max=1, help="`dice_loss` of --stopping"),
+    ] = None,
+    clicks: Annotated[
+        Path | None,
+        typer.Option("--clicks", help="folder of CASE.json, for `recorded` and `autopet4`"),
+    ] = None,
+    baseline: Annotated[
+        list[BaselineName] | None,
+        typer.Option(
+            "--baseline",
+            help="a simple method to show beside the model; may be repeated; all that suit the "
+            "image, if none is named",
+        ),
+    ] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="the model alone, which is faster")
+    ] = False,
     split: Annotated[Split, typer.Option("--split", help="which cases")] = Split.test,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="only so many cases")] = None,
     save_masks: Annotated[
-        bool, typer.Option("--save-masks", help="write the last mask of every case")
-    ] = False,
+        SavedMasks, typer.Option("--save-masks", help="the last mask of every case, or every one")
+    ] = SavedMasks.none,
     overrides: InferenceOverrides = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     backend: BackendOption = BackendName.torch,
 ) -> None:
-    """Measure Dice per click of MODEL on DATA with a simulated user."""
-    if weighting is not ClickWeighting.uniform and protocol is not Protocol.corrective:
-        raise UsageError(f"--weighting {weighting.value} belongs to --protocol corrective")
-    settings = EvaluationSettings(
-        protocol=protocol, steps=steps, weighting=weighting.value, seed=seed
-    )
-    loaded = load_model(model, device, backend.value)
-    inference = override_inference(loaded.settings, overrides)
-    cases = choose_cases(data, split, loaded.settings)[:limit]
-    check_cases(cases, loaded.settings.labels, loaded.settings.channels)
-    of_run = {
-        "protocol": protocol.value,
-        "model": str(model),
-        "data": str(data),
-        "backend": backend.value,
-        "inference": inference.model_dump(mode="json"),
+    """Measure MODEL on DATA, click by click, with a user who corrects it.
+
+    Started again with the same --out, it goes on with the cases that are missing. Under torchrun,
+    each process takes its share of the cases.
+    """
+    said = {
+        "protocol": protocol,
+        "steps": steps,
+        "repeats": repeats,
+        "weighting": None if weighting is None else weighting.value,
+        "click_probability": click_probability,
+        "patch_size": patch_size,
+        "stopping": _stopping(stopping, steps, stop_probability, stop_dice_loss),
+        "seed": seed,
     }
-    _refuse_another_evaluation(out / "summary.json", of_run)
-    out.mkdir(parents=True, exist_ok=True)
+    settings = _settings({name: value for name, value in said.items() if value is not None})
+    _check_clicks(clicks, protocol)
+    started = datetime.now(timezone.utc)
+    with joined_shard() as shard:
+        loaded = load_model(model, shard.device(device), backend.value)
+        cases = choose_cases(data, split, loaded.settings)[:limit]
+        check_cases(shard.share(cases), loaded.settings.labels, loaded.settings.channels)
+        total = len(shard.share(cases)) * settings.repeats * (settings.steps + 1)
+        with step_progress("evaluating", total, hidden=not shard.is_first) as on_steps:
+            evaluation = Evaluation(
+                out=out,
+                model=loaded,
+                inference=override_inference(loaded.settings, overrides),
+                settings=settings,
+                baselines=_baselines(baseline, no_baselines, loaded.settings.channels),
+                clicks=clicks,
+                masks=save_masks,
+                described={"model": str(model), "data": str(data), "backend": backend.value},
+                on_steps=on_steps,
+            )
+            evaluation.open()
+            evaluation.run(cases, shard)
+        shard.wait_for_all()
+        if not shard.is_first:
+            return
+        summary = evaluation.finish(cases, started)
+    print_summary(summary, plain_console(), out)
+    if summary["failed"]:
+        raise EvaluationError(_failures(summary["failed"], len(cases)))
 
-    scores: list[StepScore] = []
-    with case_progress("evaluating", len(cases) * (steps + 1)) as on_step:
-        for case in cases:
-            evaluated = evaluate_case(case, loaded, settings, inference, on_step)
-            scores += evaluated.scores
-            # after every case, so that an interrupted run leaves what it knows
-            write_table(scores_table(scores), out / "scores.csv")
-            if save_masks:
-                masks = out / "masks"
-                masks.mkdir(exist_ok=True)
-                write_label_map(evaluated.last, masks / f"{case.name}.nii.gz")
-    table = scores_table(scores)
-    summary = summarise(table, settings) | of_run
-    write_summary(summary, out / "summary.json")
-    plot_curve(table, out / "curve.png", f"{protocol.value}, cases: {len(cases)}")
-    print_summary(summary, plain_console())
+
+def _settings(said: dict[str, Any]) -> EvaluationSettings:
+    try:
+        return EvaluationSettings.model_validate(said)
+    except ValidationError as error:
+        raise UsageError(problems(error, said)) from error
 
 
-def _refuse_another_evaluation(summary: Path, of_run: dict[str, object]) -> None:
-    """The same evaluation may run again over its own files; masks of others must not mix in."""
-    if not summary.exists():
-        return
-    earlier = json.loads(summary.read_text(encoding="utf-8"))
-    differing = [key for key, value in of_run.items() if earlier.get(key) != value]
-    if differing:
-        raise UsageError(
-            f"--out {summary.parent}: holds an evaluation with another {' and '.join(differing)}; "
-            "name another folder, or remove that one"
-        )
+def _stopping(
+    name: Stopping | None, steps: int | None, probability: float | None, dice_loss: float | None
+) -> dict[str, Any] | None:
+    """Settings of a stopping criterion; whether they belong to it, the criterion says."""
+    said = {"max_steps": steps, "probability": probability, "dice_loss": dice_loss}
+    given = {key: value for key, value in said.items() if value is not None}
+    if name is None:
+        if probability is not None or dice_loss is not None:
+            raise UsageError("--stop-probability and --stop-dice-loss belong to --stopping")
+        return None
+    return {"name": name.value, **given}
+
+
+def _check_clicks(clicks: Path | None, protocol: Protocol) -> None:
+    if clicks is not None and protocol not in REPLAYING:
+        names = " and ".join(sorted(p.value for p in REPLAYING))
+        raise UsageError(f"--clicks belongs to the protocols {names}, not to {protocol.value}")
+    if clicks is None and protocol is Protocol.recorded:
+        raise UsageError("--protocol recorded needs --clicks FOLDER with a CASE.json of each case")
+    if clicks is not None and not clicks.is_dir():
+        raise UsageError(f"--clicks {clicks}: there is no such folder")
+
+
+def _baselines(
+    named: list[BaselineName] | None, none: bool, channels: tuple[str, ...]
+) -> tuple[BaselineName, ...]:
+    """Those that are named; else those that suit the image, which is uptake only in PET."""
+    if none and named:
+        raise UsageError("--no-baselines and --baseline say opposite things; leave one away")
+    if none:
+        return ()
+    if named:
+        return tuple(dict.fromkeys(named))
+    is_suv = any(word in channels[0].lower() for word in ("pet", "suv"))
+    return tuple(name for name in BaselineName if is_suv or name not in NEEDS_SUV)
 
 
 def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Case, ...]:
@@ -171,18 +257,36 @@ def _is_declared(names: tuple[str, ...]) -> bool:
     return len(names) > 1 and names not in (DEFAULT_LABELS, numbered)
 
 
-def print_summary(summary: dict[str, Any], console: Console) -> None:
-    """Mean Dice per step as a table, lesion-free cases in one of their own."""
+def print_summary(summary: dict[str, Any], console: Console, out: Path) -> None:
+    """Scores per step as a table, lesion-free cases in one of their own."""
     lesion_free = summary.get("lesion_free", {"cases": 0})
-    with_lesions = {**summary, "cases": summary["cases"] - lesion_free["cases"]}
-    for part, title in ((with_lesions, "with lesions"), (lesion_free, "lesion-free")):
-        if not part["cases"]:
-            continue
-        table = Table("step", "mean Dice", "spread over cases", title=f"{part['cases']} {title}")
-        for step, (mean, spread) in enumerate(zip(part["dice"], part["dice_std"], strict=True)):
-            table.add_row(str(step), f"{mean:.4f}", f"± {spread:.4f}" if part["cases"] > 1 else "–")
+    with_lesions = summary["cases"] - lesion_free["cases"]
+    if with_lesions:
+        columns = ("dice", "nsd", "fpv_ml", "fnv_ml")
+        titles = ("mean Dice", "spread", "surface Dice", "excess ml", "missed ml")
+        table = Table("step", *titles, title=f"{with_lesions} with lesions")
+        rows = zip(summary["dice_std"], *(summary[name] for name in columns), strict=True)
+        for step, (spread, dice, nsd, fpv, fnv) in enumerate(rows):
+            shown = f"± {spread:.4f}" if with_lesions > 1 else "–"
+            volumes = (f"{fpv:.2f}", f"{fnv:.2f}")
+            table.add_row(str(step), f"{dice:.4f}", shown, f"{nsd:.4f}", *volumes)
         console.print(table)
-    console.print(
-        f"cases: {summary['cases']}; {summary['seconds_per_step']:.2f} s and "
-        f"{summary['windows_per_step']} windows a step"
+    if lesion_free["cases"]:
+        table = Table("step", "mean Dice", "excess ml", title=f"{lesion_free['cases']} lesion-free")
+        rows = zip(lesion_free["dice"], lesion_free["fpv_ml"], strict=True)
+        for step, (dice, fpv) in enumerate(rows):
+            table.add_row(str(step), f"{dice:.4f}", f"{fpv:.2f}")
+        console.print(table)
+    if summary["cases"]:
+        console.print(
+            f"cases: {summary['cases']}; {summary['seconds_per_step']:.2f} s and "
+            f"{summary['windows_per_step']} windows a step -> {out / 'report.html'}"
+        )
+
+
+def _failures(failed: dict[str, str], cases: int) -> str:
+    listed = "\n  ".join(f"{case}: {error}" for case, error in failed.items())
+    return (
+        f"{len(failed)} of {cases} cases have no scores; the same command tries them again:\n  "
+        f"{listed}"
     )

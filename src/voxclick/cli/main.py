@@ -20,6 +20,7 @@ from voxclick.cli.bench import app as bench
 from voxclick.cli.console import plain_console
 from voxclick.cli.demo import demo
 from voxclick.cli.evaluate import evaluate
+from voxclick.cli.metrics import metrics
 from voxclick.cli.phantom import phantom
 from voxclick.cli.rank import rank
 from voxclick.cli.segment import segment
@@ -37,6 +38,7 @@ app.command()(demo)
 app.command()(phantom)
 app.command()(train)
 app.command()(evaluate)
+app.command()(metrics)
 app.command()(segment)
 app.command()(rank)
 app.add_typer(bench)

@@ -20,6 +20,20 @@ def case_progress(title: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
+def step_progress(
+    title: str, total: int, *, hidden: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """A bar that is told how many steps more are done.
+
+    Args:
+        hidden: in all but one of several processes, which share a terminal.
+    """
+    with _bar(hidden=hidden) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+@contextmanager
 def window_progress(title: str) -> Iterator[ProgressCallback]:
     """A bar that is told the windows done and the windows in all; it leaves nothing behind."""
     with _bar(transient=True) as progress:
@@ -27,7 +41,7 @@ def window_progress(title: str) -> Iterator[ProgressCallback]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _bar(*, transient: bool = False) -> Progress:
+def _bar(*, transient: bool = False, hidden: bool = False) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,4 +49,5 @@ def _bar(*, transient: bool = False) -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=transient,
+        disable=hidden,
     )

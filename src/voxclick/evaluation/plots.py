@@ -36,7 +36,7 @@ def plot_curve(table: pd.DataFrame, path: Path, title: str) -> None:
         table = table.loc[~table.empty_label]
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for _, case in table.groupby("case"):
+    for _, case in table.groupby(["case", "repeat"]):
         axes.plot(case.step, case.dice, color="0.8", linewidth=0.8, zorder=1)
     by_step = table.groupby("step").dice
     mean, steps = by_step.mean(), sorted(table.step.unique())

@@ -1,127 +1,239 @@
-"""The files that an evaluation leaves: `scores.csv` and `summary.json`."""
+"""The tables and the summary of an evaluation."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from voxclick.evaluation.settings import EvaluationSettings
+from voxclick.evaluation.case_records import CaseRecord, Row
+from voxclick.evaluation.metrics import (
+    Autopet4Summary,
+    Autopet5Summary,
+    Cvpr2025Summary,
+    autopet4_summary,
+    autopet5_summary,
+    consistent_improvement,
+    cvpr2025_summary,
+    is_failure,
+    mean_over_steps,
+    number_of_clicks,
+)
+from voxclick.evaluation.scoring import METRICS
+from voxclick.evaluation.settings import EvaluationSettings, Protocol
 from voxclick.files import replace_when_written
 
+QUALITIES = (0.80, 0.85, 0.90)
+"""Dice and IoU that clicks are counted up to."""
 
-@dataclass(frozen=True)
-class StepScore:
-    """One case after one step.
+CVPR2025_SECONDS_PER_CLASS = 90
+"""What takes longer counts as nothing in that challenge; here without the loading of the model."""
 
-    Attributes:
-        case: the case's name.
-        step: 0 is the prediction without clicks.
-        dice: mean over the foreground labels that the case has; over all of them when it has
-            none.
-        dice_per_label: by label name.
-        empty_label: the case holds no foreground voxel at all.
-        empty_per_label: by label name, whether the case holds none of it.
-        clicks: how many were given so far.
-        windows: how many ran through the network in this step.
-        seconds: for the prediction of this step.
-    """
-
-    case: str
-    step: int
-    dice: float
-    dice_per_label: dict[str, float]
-    empty_label: bool
-    empty_per_label: dict[str, bool]
-    clicks: int
-    windows: int
-    seconds: float
-
-    def row(self) -> dict[str, object]:
-        """A flat row for the table, one column per label."""
-        row = asdict(self)
-        dice, empty = row.pop("dice_per_label"), row.pop("empty_per_label")
-        return {
-            **row,
-            **{f"dice_{label}": value for label, value in dice.items()},
-            **{f"empty_{label}": value for label, value in empty.items()},
-        }
+BASELINE_METRICS = ("dice", "nsd", "fpv_ml", "fnv_ml")
 
 
-def scores_table(scores: Sequence[StepScore]) -> pd.DataFrame:
-    """One row per case and step, in the order in which they were made."""
-    return pd.DataFrame([score.row() for score in scores])
+def scores_table(records: Sequence[CaseRecord]) -> pd.DataFrame:
+    """One row per case, repeat and step, in the order of the cases."""
+    return _table([row for record in records for row in record.scores])
 
 
-def summarise(table: pd.DataFrame, settings: EvaluationSettings) -> dict[str, object]:
+def baselines_table(records: Sequence[CaseRecord]) -> pd.DataFrame:
+    """One row per case, repeat, step and baseline."""
+    return _table([row for record in records for row in record.baselines])
+
+
+def summarise(
+    table: pd.DataFrame,
+    baselines: pd.DataFrame,
+    settings: EvaluationSettings,
+    failed: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The means per step; cases without any foreground apart from the others.
 
     Args:
         table: from `scores_table`.
-        settings: of the evaluation, kept in the summary.
+        baselines: from `baselines_table`; may be empty.
+        settings: of the evaluation.
+        failed: cases without scores, and why.
 
     Returns:
-        ``dice`` is the mean at step 0, 1, …; ``dice_std`` its spread over cases;
-        ``dice_per_label`` the mean over the cases that have the label; seconds and windows are
-        means over the steps in which anything ran;
-        ``consistent_improvement`` the share of consecutive steps in which Dice did not fall.
+        What docs/how-to/evaluate.md says of `summary.json`.
     """
-    predicted = table.loc[table.windows > 0]
-    with_lesions, lesion_free = table.loc[~table.empty_label], table.loc[table.empty_label]
-    summary: dict[str, object] = {
+    failed = failed or {}
+    summary: dict[str, Any] = {
         "protocol": settings.protocol.value,
-        "cases": int(table.case.nunique()),
+        "cases": int(table.case.nunique()) if len(table) else 0,
+        "failed": dict(failed),
         "steps": settings.steps,
         "seed": settings.seed,
-        **_means(with_lesions),
-        "consistent_improvement": _consistent_improvement(with_lesions),
+        "repeats": settings.repeats,
+    }
+    if table.empty:
+        return summary
+    with_lesions, lesion_free = table.loc[~table.empty_label], table.loc[table.empty_label]
+    predicted = table.loc[table.windows > 0]
+    for metric in METRICS:
+        summary[metric], summary[f"{metric}_std"] = _per_step(with_lesions, metric)
+    summary |= {
+        "dice_per_label": _per_label(with_lesions),
+        "auc": {
+            metric: _rounded(_mean_of_curves(with_lesions, metric, mean_over_steps))
+            for metric in ("dice", "nsd")
+        },
+        "number_of_clicks": _numbers_of_clicks(with_lesions, settings.steps),
+        "consistent_improvement": _rounded(
+            _mean_of_curves(with_lesions, "dice", consistent_improvement)
+        ),
         "seconds_per_step": round(float(predicted.seconds.mean()), 4),
         "windows_per_step": round(float(predicted.windows.mean()), 2),
     }
+    if settings.repeats > 1:
+        means = with_lesions.groupby(["step", "repeat"]).dice.mean().groupby("step")
+        summary["dice_std_over_repeats"] = _all_rounded(means.std(ddof=0))
     if len(lesion_free):
+        dice, spread = _per_step(lesion_free, "dice")
         summary["lesion_free"] = {
             "cases": int(lesion_free.case.nunique()),
-            **_dice(lesion_free),
+            "dice": dice,
+            "dice_std": spread,
+            "fpv_ml": _per_step(lesion_free, "fpv_ml")[0],
+        }
+    challenge = _challenge(table, settings, len(failed))
+    if challenge is not None:
+        summary["challenge"] = challenge
+    if len(baselines):
+        summary["baselines"] = {
+            str(name): {metric: _per_step(rows, metric)[0] for metric in BASELINE_METRICS}
+            for name, rows in baselines.loc[~baselines.empty_label].groupby("baseline", sort=False)
         }
     return summary
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a CSV; an older one is replaced only when all is written."""
-    _replace(path, table.to_csv(index=False, float_format="%.6f"))
-
-
-def write_summary(summary: dict[str, object], path: Path) -> None:
-    """Write the JSON; an older one is replaced only when all is written."""
-    _replace(path, json.dumps(summary, indent=2) + "\n")
-
-
-def _means(table: pd.DataFrame) -> dict[str, object]:
-    labels = [c.removeprefix("dice_") for c in table.columns if c.startswith("dice_")]
-    per_label: dict[str, list[float]] = {}
-    for label in labels:
-        present = table.loc[~table[f"empty_{label}"]]
-        per_label[label] = _rounded(pd.Series(present.groupby("step")[f"dice_{label}"].mean()))
-    return {**_dice(table), "dice_per_label": per_label}
-
-
-def _dice(table: pd.DataFrame) -> dict[str, object]:
-    by_step = table.groupby("step").dice
-    return {"dice": _rounded(by_step.mean()), "dice_std": _rounded(by_step.std(ddof=0))}
-
-
-def _consistent_improvement(table: pd.DataFrame) -> float | None:
-    steps = table.sort_values(["case", "step"]).groupby("case").dice.diff().dropna()
-    return None if steps.empty else round(float((steps >= 0).mean()), 4)
-
-
-def _rounded(values: pd.Series) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]
-
-
-def _replace(path: Path, text: str) -> None:
     with replace_when_written(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        table.to_csv(temporary, index=False, float_format="%.6f")
+
+
+def write_summary(summary: Mapping[str, Any], path: Path) -> None:
+    """Write the JSON; an older one is replaced only when all is written."""
+    with replace_when_written(path) as temporary:
+        text = json.dumps(summary, indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _table(rows: Sequence[Row]) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows))
+    for column in table.columns.intersection(METRICS):
+        table[column] = table[column].astype(float)  # all None is an object otherwise
+    return table
+
+
+def _per_step(table: pd.DataFrame, metric: str) -> tuple[list[float | None], list[float | None]]:
+    """Mean and spread over cases, at every step; a case with repeats counts once."""
+    by_case = pd.Series(table.groupby(["case", "step"])[metric].mean())
+    by_step = by_case.groupby("step")
+    return _all_rounded(pd.Series(by_step.mean())), _all_rounded(pd.Series(by_step.std(ddof=0)))
+
+
+def _per_label(table: pd.DataFrame) -> dict[str, list[float | None]]:
+    """Mean Dice of each label over the cases that have it; nothing where there is but one."""
+    labels = [c.removeprefix("has_") for c in table.columns if c.startswith("has_")]
+    return {
+        label: _per_step(
+            pd.DataFrame(table.loc[table[f"has_{label}"].astype(bool)]), f"dice_{label}"
+        )[0]
+        for label in labels
+    }
+
+
+def _curves(table: pd.DataFrame, metric: str) -> list[list[float]]:
+    """The scores of every case and repeat, step by step."""
+    ordered = table.sort_values("step", kind="stable")
+    return [rows[metric].tolist() for _, rows in ordered.groupby(["case", "repeat"])]
+
+
+def _mean_of_curves(
+    table: pd.DataFrame, metric: str, of_curve: Callable[[Sequence[float]], float]
+) -> float:
+    values = [of_curve(curve) for curve in _curves(table, metric)]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _challenge(
+    table: pd.DataFrame, settings: EvaluationSettings, failures: int
+) -> dict[str, Any] | None:
+    """The challenge's own figures: means over its cases; None in other protocols."""
+    of_case = _CHALLENGES.get(settings.protocol)
+    if of_case is None:
+        return None
+    cases = [asdict(of_case(rows)) for _, rows in table.sort_values("step").groupby("case")]
+    if settings.protocol in _FAILURES_ARE_ZERO:
+        cases += [dict.fromkeys(cases[0], 0.0)] * failures
+    means = pd.DataFrame(cases).mean()  # NaN is left out, as the challenges do
+    return {str(name): _rounded(value) for name, value in means.items()}
+
+
+def _cvpr2025(rows: pd.DataFrame) -> Cvpr2025Summary:
+    classes = sum(rows[c].iloc[0] for c in rows.columns if c.startswith("has_")) or 1
+    is_late = rows.seconds.sum() > CVPR2025_SECONDS_PER_CLASS * classes
+    on_time = 0.0 if is_late else 1.0
+    return cvpr2025_summary((rows.dice * on_time).tolist(), (rows.nsd * on_time).tolist())
+
+
+def _autopet4(rows: pd.DataFrame) -> Autopet4Summary:
+    return autopet4_summary(
+        rows.dice.tolist(),
+        rows.fpv_ml.tolist(),
+        rows.fnv_ml.tolist(),
+        empty_label=bool(rows.empty_label.iloc[0]),
+    )
+
+
+def _autopet5(rows: pd.DataFrame) -> Autopet5Summary:
+    return autopet5_summary(rows.dice.tolist(), rows.dmm.tolist())
+
+
+_CHALLENGES: Mapping[
+    Protocol, Callable[[pd.DataFrame], Cvpr2025Summary | Autopet4Summary | Autopet5Summary]
+] = {
+    Protocol.cvpr2025: _cvpr2025,
+    Protocol.autopet4: _autopet4,
+    Protocol.autopet5: _autopet5,
+}
+_FAILURES_ARE_ZERO = frozenset({Protocol.cvpr2025, Protocol.autopet5})
+
+
+def _numbers_of_clicks(table: pd.DataFrame, steps: int) -> dict[str, Any]:
+    """NoC and NoF, in steps; see `metrics.curves`."""
+    if steps == 0:
+        return {}
+    curves = {"dice": _curves(table, "dice")}
+    curves["iou"] = [[dice / (2 - dice) for dice in curve] for curve in curves["dice"]]
+    return {
+        metric: {f"{quality:.2f}": _number_of_clicks(of_metric, quality) for quality in QUALITIES}
+        for metric, of_metric in curves.items()
+    }
+
+
+def _number_of_clicks(curves: Sequence[Sequence[float]], quality: float) -> dict[str, float | None]:
+    after_clicks = [curve[1:] for curve in curves]
+    counts = [number_of_clicks(scores, quality, len(scores)) for scores in after_clicks]
+    return {
+        "noc": _rounded(float(np.mean(counts))) if counts else None,
+        "nof": sum(is_failure(scores, quality) for scores in after_clicks),
+    }
+
+
+def _all_rounded(values: pd.Series) -> list[float | None]:
+    return [_rounded(value) for value in values.tolist()]
+
+
+def _rounded(value: float) -> float | None:
+    """For a file; what is undefined there is null."""
+    return None if np.isnan(value) else round(float(value), 4)

@@ -1,134 +1,200 @@
-"""The click loop of an evaluation: predict, score, click, predict again."""
+"""The click loop of an evaluation: predict, score, correct, predict again."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
 
 from voxclick.clicks import Click
 from voxclick.datasets import Case
 from voxclick.errors import DatasetError
-from voxclick.evaluation.metrics import dice
-from voxclick.evaluation.results import StepScore
+from voxclick.evaluation.annotators import Annotator, LabelledScan, Prompt, build_annotator
+from voxclick.evaluation.baselines import BaselineName, build_baseline
+from voxclick.evaluation.scoring import CaseScorer, CaseScores
 from voxclick.evaluation.settings import EvaluationSettings
 from voxclick.io import read_label_map, read_volume
-from voxclick.model_files import Model
+from voxclick.model_files import ModelSettings
 from voxclick.session import InteractiveSession, Prediction
-from voxclick.simulation import MaxSteps, SimulatedUser
-from voxclick.sliding_window import InferenceSettings
 from voxclick.volume import LabelMap
+
+NO_CLICKS = "no-clicks"
+"""The baseline that is the network's own first prediction."""
 
 
 @dataclass(frozen=True, eq=False)
-class EvaluatedCase:
-    """Attributes:
-    scores: one per step, from step 0; where nothing is left to correct, the score stands.
-    first: the prediction without clicks.
-    last: the prediction after all clicks.
-    clicks: all of them, in voxels of the file.
+class Step:
+    """One case after one step.
+
+    Attributes:
+        number: 0 is the first prediction.
+        prompts: what the user said in this step; in step 0, before it.
+        clicks: how many the network has been told so far.
+        windows: how many ran through the network in this step.
+        seconds: for the prediction of this step.
+        scores: of the prediction; where nothing was left to correct, those of the step before.
+        baselines: scores of other methods with the same clicks, by their names.
     """
 
-    scores: tuple[StepScore, ...]
+    number: int
+    prompts: tuple[Prompt, ...]
+    clicks: int
+    windows: int
+    seconds: float
+    scores: CaseScores
+    baselines: Mapping[str, CaseScores]
+
+
+@dataclass(frozen=True, eq=False)
+class ClickedThrough:
+    """Attributes:
+    steps: from step 0.
+    first: the first prediction.
+    last: the prediction after all steps.
+    clicks: all that the network has been told, in voxels of the file.
+    """
+
+    steps: tuple[Step, ...]
     first: LabelMap
     last: LabelMap
     clicks: tuple[Click, ...]
 
 
-StepCallback = Callable[[StepScore], None]
+StepCallback = Callable[[Step, LabelMap], None]
+"""Called with every step and its prediction."""
 
 
-def evaluate_case(
-    case: Case,
-    model: Model,
-    settings: EvaluationSettings,
-    inference: InferenceSettings | None = None,
-    on_step: StepCallback | None = None,
-) -> EvaluatedCase:
-    """Read one case and let the simulated user correct it.
+def read_scan(
+    case: Case, model: ModelSettings, number: int = 0, recorded: tuple[Click, ...] | None = None
+) -> LabelledScan:
+    """Read one case.
+
+    Args:
+        number: its place in the data set.
+        recorded: clicks that were given before.
 
     Raises:
         DatasetError: the case has no label, or label and image do not share a grid.
     """
     if case.label is None:
         raise DatasetError(f"{case.name}: has no label, so there is nothing to score against")
-    volumes = [read_volume(path) for path in case.images]
-    label = read_label_map(case.label, model.settings.labels)
+    volumes = tuple(read_volume(path) for path in case.images)
+    label = read_label_map(case.label, model.labels)
     if not label.geometry.matches(volumes[0].geometry):
         raise DatasetError(
             f"{case.label}: lies on another grid than {case.images[0]}; expected shape "
             f"{volumes[0].shape}, got {label.shape}"
         )
-    session = InteractiveSession(model, volumes, inference)
-    return evaluate_session(session, label, case.name, settings, on_step)
+    return LabelledScan(case.name, volumes, label, number, recorded)
 
 
-def evaluate_session(
-    session: InteractiveSession,
-    label: LabelMap,
-    name: str,
-    settings: EvaluationSettings,
-    on_step: StepCallback | None = None,
-) -> EvaluatedCase:
-    """Let the simulated user correct an opened session.
+class CaseEvaluation:
+    """One case, to be clicked through as often as wanted.
 
     Args:
-        session: on the image, without clicks.
-        label: the truth, on the image file's grid.
-        name: of the case.
-        settings: protocol, steps and seed.
-        on_step: told every score as it is known.
+        session: on the case's image.
+        scan: the case.
+        settings: of the evaluation.
+        baselines: other methods that are shown the same clicks.
     """
-    user = _build_user(settings, name, len(label.labels))
-    truth = torch.from_numpy(label.voxels)
-    scores: list[StepScore] = []
 
-    def score(prediction: Prediction, step: int) -> None:
-        scores.append(_score(prediction, label, name, step, len(session.clicks)))
-        if on_step is not None:
-            on_step(scores[-1])
+    def __init__(
+        self,
+        session: InteractiveSession,
+        scan: LabelledScan,
+        settings: EvaluationSettings,
+        baselines: Sequence[BaselineName] = (),
+    ) -> None:
+        self._session = session
+        self._scan = scan
+        self._settings = settings
+        self._scorer = CaseScorer(scan.label)
+        self._baselines = {
+            name.value: {
+                label: build_baseline(name, scan.volumes[0], scan.label.mask(label))
+                for label in scan.label.labels[1:]
+            }
+            for name in baselines
+        }
 
-    first = prediction = session.predict()
-    score(first, 0)
-    for step in range(1, settings.steps + 1):
-        simulated = session.takes_clicks and user.next_clicks(
-            truth, torch.from_numpy(prediction.label_map.voxels), label.spacing_mm
-        )
-        if simulated:
-            session.add([Click(c.index, label.labels[c.label_index]) for c in simulated])
-            prediction = session.predict()
-        else:
+    def click_through(self, repeat: int = 0, on_step: StepCallback | None = None) -> ClickedThrough:
+        """Let the protocol's user correct the case from the beginning.
+
+        Args:
+            repeat: which one; each draws otherwise.
+            on_step: told every step as it is known.
+
+        Raises:
+            UsageError: the protocol does not suit the model or the case.
+        """
+        self._session.reset()
+        annotator = build_annotator(self._scan, self._settings, repeat)
+        prompts = self._listen(annotator, None)
+        first = prediction = self._predict(prompts, None)
+        steps: list[Step] = []
+        while True:
+            steps.append(self._step(prompts, prediction, steps))
+            if on_step is not None:
+                on_step(steps[-1], prediction.label_map)
+            if len(steps) > self._settings.steps:
+                break
+            prompts = self._listen(annotator, prediction)
+            prediction = self._predict(prompts, prediction)
+        clicks = self._session.clicks
+        return ClickedThrough(tuple(steps), first.label_map, prediction.label_map, clicks)
+
+    def _listen(self, annotator: Annotator, seen: Prediction | None) -> Sequence[Prompt]:
+        if not self._session.takes_clicks:
+            return ()
+        return annotator.before() if seen is None else annotator.next(seen.label_map)
+
+    def _predict(self, prompts: Sequence[Prompt], before: Prediction | None) -> Prediction:
+        if before is not None and not prompts:
             # nothing left to correct, or no way to: the prediction stands, at no cost
-            prediction = Prediction(prediction.label_map, changed=None, windows=0, seconds=0.0)
-        score(prediction, step)
-    return EvaluatedCase(tuple(scores), first.label_map, prediction.label_map, session.clicks)
+            return Prediction(before.label_map, changed=None, windows=0, seconds=0.0)
+        for click in dict.fromkeys(click for prompt in prompts for click in prompt.clicks):
+            self._tell(click)
+        return self._session.predict()
 
+    def _tell(self, click: Click) -> None:
+        """Add a click; where the user said otherwise before, what was said last counts."""
+        for earlier in self._session.clicks:
+            if earlier.index == click.index and earlier.label != click.label:
+                self._session.remove(earlier)
+        self._session.add([click])
 
-def _build_user(settings: EvaluationSettings, name: str, label_count: int) -> SimulatedUser:
-    # every case has a seed of its own, so that its clicks do not depend on which cases ran before
-    seed = zlib.crc32(f"{settings.seed}/{name}".encode())
-    stopping = MaxSteps(max_steps=settings.steps)
-    return SimulatedUser(settings.strategy, stopping, seed, label_count)
+    def _step(
+        self, prompts: Sequence[Prompt], prediction: Prediction, earlier: Sequence[Step]
+    ) -> Step:
+        if earlier and prediction.changed is None:
+            scores = earlier[-1].scores
+        else:
+            scores = self._scorer.score(prediction.label_map)
+        if earlier and not prompts:
+            baselines = earlier[-1].baselines
+        else:
+            baselines = self._score_baselines(earlier[0].scores if earlier else scores)
+        return Step(
+            number=len(earlier),
+            prompts=tuple(prompts),
+            clicks=len(self._session.clicks),
+            windows=prediction.windows,
+            seconds=prediction.seconds,
+            scores=scores,
+            baselines=baselines,
+        )
 
-
-def _score(prediction: Prediction, label: LabelMap, name: str, step: int, clicks: int) -> StepScore:
-    masks = {foreground: label.mask(foreground) for foreground in label.labels[1:]}
-    per_label = {
-        foreground: dice(prediction.label_map.mask(foreground), mask)
-        for foreground, mask in masks.items()
-    }
-    present = [foreground for foreground, mask in masks.items() if mask.any()]
-    scored = [per_label[foreground] for foreground in present or masks]
-    return StepScore(
-        case=name,
-        step=step,
-        dice=sum(scored) / len(scored),
-        dice_per_label=per_label,
-        empty_label=not present,
-        empty_per_label={foreground: foreground not in present for foreground in masks},
-        clicks=clicks,
-        windows=prediction.windows,
-        seconds=prediction.seconds,
-    )
+    def _score_baselines(self, without_clicks: CaseScores) -> dict[str, CaseScores]:
+        if not self._baselines:
+            return {}
+        clicks = self._session.clicks
+        scores = {NO_CLICKS: without_clicks}
+        for name, methods in self._baselines.items():
+            masks = {
+                label: method.segment(
+                    [click.index for click in clicks if click.label == label],
+                    [click.index for click in clicks if click.label != label],
+                )
+                for label, method in methods.items()
+            }
+            scores[name] = self._scorer.score(masks)
+        return scores
