@@ -8,6 +8,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from challenge_definitions import (
+    any_voxel_or_anything_else,
+    autopet4_clicks,
+    click_again,
+    components_in_order,
+    high_uptake,
+)
 from voxclick.errors import GeometryError, UsageError
 from voxclick.simulation.challenges.autopet4 import PreSimulatedClicks, simulate_clicks
 
@@ -30,49 +37,6 @@ def random_case(seed: int, *, smooth_label: float, smooth_pet: float):
     return label, pet
 
 
-def components(region: np.ndarray) -> list[np.ndarray]:
-    """26-connected, ordered by their first voxel with i counting fastest."""
-    numbered, count = ndimage.label(region, np.ones((3, 3, 3)))
-    parts = [numbered == number for number in range(1, count + 1)]
-    return sorted(parts, key=lambda part: np.flatnonzero(part.ravel(order="F"))[0])
-
-
-def is_border(part: np.ndarray) -> np.ndarray:
-    """Voxels of the part with one outside of it across a face."""
-    faces = ndimage.generate_binary_structure(3, 1)
-    return part & ~ndimage.binary_erosion(part, faces, border_value=1)
-
-
-def click_again(region: np.ndarray, count: int, draws, second_choice):
-    """Centres of random components, then random voxels of what `second_choice` gives."""
-    parts = components(region)
-    chosen = draws.choice(len(parts), min(count, len(parts)), replace=False) if parts else []
-    depths = [ndimage.distance_transform_edt(parts[n]) for n in chosen]
-    clicks = [tuple(np.argwhere(depth == depth.max())[0].tolist()) for depth in depths]
-    while parts and len(clicks) < count:
-        part = parts[chosen[len(clicks) % len(chosen)]]
-        candidates = np.argwhere(second_choice(part))
-        clicks.append(tuple(candidates[draws.choice(len(candidates))].tolist()))
-    return tuple(clicks)
-
-
-def any_voxel_or_anything_else(part: np.ndarray) -> np.ndarray:
-    """What the script's border of a high-uptake component really is."""
-    return part if len(np.unique(ndimage.distance_transform_edt(part)[part])) > 1 else ~part
-
-
-def high_uptake(label: np.ndarray, pet: np.ndarray) -> np.ndarray:
-    exact = pet.astype(np.float64)
-    return (exact > np.percentile(exact[~label], 99.75)) & ~label
-
-
-def computed_again(label, pet, count, seed) -> PreSimulatedClicks:
-    draws = np.random.RandomState(seed)
-    tumor = click_again(label, count, draws, is_border)
-    hot = high_uptake(label, pet)
-    return PreSimulatedClicks(tumor, click_again(hot, count, draws, any_voxel_or_anything_else))
-
-
 @pytest.mark.parametrize("seed", [0, 42, 7])
 def test_it_is_what_the_definition_says(seed):
     has_more, left_out = set(), 0
@@ -80,12 +44,12 @@ def test_it_is_what_the_definition_says(seed):
         smooth_label, smooth_pet = (0.4, 2.5)[case % 2], (0.5, 1.2)[case % 3 // 2]
         label, pet = random_case(case, smooth_label=smooth_label, smooth_pet=smooth_pet)
         for count in (1, 4, 10):
-            expected = computed_again(label, pet, count, seed)
+            expected = autopet4_clicks(label, pet, count, seed)
             if any(label[index] for index in expected.background):
                 left_out += 1  # where the script stops
                 continue
             assert simulate_clicks(label, pet, count, seed) == expected
-            has_more.add(len(components(label)) > count)
+            has_more.add(len(components_in_order(label)) > count)
     assert has_more == {False, True}
     assert left_out <= 6
 

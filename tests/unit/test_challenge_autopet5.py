@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter
 
@@ -10,9 +9,9 @@ import networkx
 import numpy as np
 import pytest
 from scipy import ndimage
-from skimage.draw import line
 from skimage.morphology import skeletonize
 
+from challenge_definitions import autopet5_stroke, centerline_again, neighbours
 from voxclick.errors import GeometryError, UsageError
 from voxclick.simulation.challenges import autopet5
 from voxclick.simulation.challenges.autopet5 import (
@@ -65,91 +64,14 @@ def random_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return label, mixed > np.quantile(mixed, generator.uniform(0.2, 0.95))
 
 
-def largest_on_any_slice(region: np.ndarray) -> tuple[np.ndarray, int] | None:
-    found = []
-    for k in range(region.shape[2]):
-        numbered, count = ndimage.label(region[:, :, k], EIGHT)
-        for number in range(1, count + 1):
-            part = numbered == number
-            first = np.flatnonzero(part.ravel(order="F"))[0]
-            found.append((-part.sum(), k, first, part))
-    if not found:
-        return None
-    _, k, _, part = min(found, key=lambda entry: entry[:3])
-    return part, k
-
-
-def neighbours(pixel: tuple[int, int]) -> list[tuple[int, int]]:
-    around = [(pixel[0] + i, pixel[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    return [other for other in around if other != pixel]
-
-
-def centerline_again(part: np.ndarray, seed: int) -> set[tuple[int, int]]:
-    numbered, count = ndimage.label(skeletonize(part), EIGHT)
-    skeletons = [np.argwhere(numbered == n).tolist() for n in range(1, count + 1)]
-    skeleton = [tuple(pixel) for pixel in max(skeletons, key=len, default=[])]
-    if len(skeleton) < 2:
-        return {tuple(pixel) for pixel in np.argwhere(part).tolist()}
-    graph = networkx.Graph()
-    for pixel in skeleton:
-        graph.add_edges_from((pixel, other) for other in neighbours(pixel) if other in skeleton)
-    pairs = itertools.product(skeleton, repeat=2)
-    start, end = max(
-        pairs, key=lambda pair: (pair[0][0] - pair[1][0]) ** 2 + (pair[0][1] - pair[1][1]) ** 2
-    )
-    path = networkx.shortest_path(graph, start, end)
-    if len(path) > 10:
-        path = path[int(0.1 * len(path)) : int(0.9 * len(path))]
-    return set(path)
-
-
-def line_again(part: np.ndarray, seed: int) -> set[tuple[int, int]]:
-    pixels = np.argwhere(part).tolist()
-    if len(pixels) < 2:
-        return {tuple(pixel) for pixel in pixels}
-    draws = random.Random(seed)
-    start, end = (pixels[draws.randrange(len(pixels))] for _ in range(2))
-    drawn = zip(*(axis.tolist() for axis in line(*start, *end)), strict=True)
-    return {pixel for pixel in drawn if part[pixel]}
-
-
-def walk_again(part: np.ndarray, seed: int) -> set[tuple[int, int]]:
-    is_boundary = part & ~ndimage.binary_erosion(part, FOUR, border_value=1)
-    boundary = [tuple(pixel) for pixel in np.argwhere(is_boundary).tolist()]
-    if len(boundary) < 2:
-        return {tuple(pixel) for pixel in np.argwhere(part).tolist()}
-    walk = [boundary[random.Random(seed).randrange(len(boundary))]]
-    for _ in range(max(2, len(boundary) // 5)):
-        left = [n for n in neighbours(walk[-1]) if n in boundary and n not in walk]
-        if not left:
-            break
-        walk.append(left[0])
-    return set(walk)
-
-
-AGAIN = {
-    Strategy.centerline: centerline_again,
-    Strategy.random: line_again,
-    Strategy.boundary: walk_again,
-}
-
-
-def stroke_again(region: np.ndarray, strategy: Strategy, seed: int) -> tuple:
-    found = largest_on_any_slice(region)
-    if found is None:
-        return ()
-    part, k = found
-    return tuple(sorted((i, j, k) for i, j in AGAIN[strategy](part, seed)))
-
-
 @pytest.mark.parametrize("strategy", Strategy)
 def test_it_is_what_the_definition_says(strategy):
     foreground = Counter()
     for case in range(100):
         label, prediction = random_case(case)
         seed = (42, case)[case % 2]
-        missed = stroke_again(label & ~prediction, strategy, seed)
-        excess = stroke_again(prediction & ~label, strategy, seed)
+        missed = autopet5_stroke(label & ~prediction, strategy, seed)
+        excess = autopet5_stroke(prediction & ~label, strategy, seed)
         expected = (len(excess) <= len(missed), missed if len(excess) <= len(missed) else excess)
         scribble = next_scribble(label, prediction, strategy, seed)
         assert scribble == Scribble(*expected)

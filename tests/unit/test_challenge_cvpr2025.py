@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from challenge_definitions import drawn_as_published, largest_error
 from voxclick.errors import GeometryError
 from voxclick.geometry.box import Box
 from voxclick.simulation.challenges import cvpr2025
@@ -33,24 +34,6 @@ def random_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
         ndimage.gaussian_filter(generator.standard_normal(shape), smoothness) > 0 for _ in range(2)
     )
     return label, label ^ (change & (generator.random(shape) < generator.uniform(0.1, 1)))
-
-
-def largest_error(label: np.ndarray, prediction: np.ndarray) -> np.ndarray | None:
-    """In the challenge's axis order, (z, y, x)."""
-    numbered, count = ndimage.label((label != prediction).T, np.ones((3, 3, 3)))
-    components = [numbered == number for number in range(1, count + 1)]
-    # the most voxels, then the earliest first voxel
-    return min(components, key=lambda part: (-part.sum(), np.flatnonzero(part)[0]), default=None)
-
-
-def drawn_as_published(depth: np.ndarray) -> tuple[int, int, int]:
-    """One of the deepest voxels, with the seed set in NumPy's global generator."""
-    deepest = [index for index in np.ndindex(depth.shape) if depth[index] == depth.max()]
-    kept = np.random.get_state()  # noqa: NPY002
-    np.random.seed(42)  # noqa: NPY002
-    z, y, x = deepest[np.random.choice(len(deepest))]  # noqa: NPY002
-    np.random.set_state(kept)  # noqa: NPY002
-    return (x, y, z)
 
 
 class TestBoxPrompt:
