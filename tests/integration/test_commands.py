@@ -18,6 +18,7 @@ COMMANDS = [
     ["phantom"],
     ["train"],
     ["evaluate"],
+    ["metrics"],
     ["segment"],
     ["rank"],
     ["bench", "click"],

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from voxclick.clicks.click import Click
 from voxclick.errors import ClickError
@@ -25,12 +25,30 @@ POINTS_TYPE = "Multiple points"
 def read_clicks(path: str | Path) -> list[Click]:
     """Read a click file of either form; fractions of a voxel are rounded to the nearest one.
 
-    The labels form keeps the order of the clicks within a label only.
+    The labels form keeps the order of the clicks within a label only. Clicks of a log
+    (`voxclick.clicks.logs`) that were taken back are left out.
 
     Raises:
         ClickError: missing, not JSON, of neither form, or a coordinate that is no voxel.
     """
     path = Path(path)
+    content = read_click_json(path)
+    if not is_points_form(content):
+        return _from_labels_form(content, path)
+    clicks = clicks_of_points(content, path)
+    return [
+        click
+        for click, point in zip(clicks, content["points"], strict=True)
+        if point.get("removed") is None
+    ]
+
+
+def read_click_json(path: Path) -> dict[str, Any]:
+    """What a click file holds, of whatever form.
+
+    Raises:
+        ClickError: missing, not JSON, or no JSON object.
+    """
     if not path.is_file():
         raise ClickError(f"{path}: there is no such click file")
     try:
@@ -39,9 +57,32 @@ def read_clicks(path: str | Path) -> list[Click]:
         raise ClickError(f"{path}: the click file cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise _unexpected(path, "a JSON object", content)
-    if isinstance(content.get("type"), str):
-        return _from_points_form(content, path)
-    return _from_labels_form(content, path)
+    return content
+
+
+def is_points_form(content: dict[str, Any]) -> bool:
+    """Whether this is the points form, not the labels form."""
+    return isinstance(content.get("type"), str)
+
+
+def clicks_of_points(content: dict[str, Any], path: Path) -> list[Click]:
+    """A click for every point of the points form.
+
+    Raises:
+        ClickError: not the points form, or a coordinate that is no voxel.
+    """
+    points = content.get("points")
+    if content.get("type") != POINTS_TYPE or not isinstance(points, list):
+        raise ClickError(
+            f"{path}: expected the type {POINTS_TYPE!r} with a list 'points', got the type "
+            f"{content.get('type')!r} with {', '.join(sorted(content))}"
+        )
+    clicks: list[Click] = []
+    for point in points:
+        if not isinstance(point, dict) or not isinstance(point.get("name"), str):
+            raise _unexpected(path, 'points like {"point": [1, 2, 3], "name": "tumor"}', point)
+        clicks.append(Click(_voxel(point.get("point"), path), point["name"]))
+    return clicks
 
 
 def write_clicks(
@@ -74,27 +115,12 @@ def _to_points_form(clicks: Sequence[Click]) -> dict[str, object]:
     }
 
 
-def _from_labels_form(content: dict[str, object], path: Path) -> list[Click]:
+def _from_labels_form(content: dict[str, Any], path: Path) -> list[Click]:
     clicks: list[Click] = []
     for label, voxels in content.items():
         if not isinstance(voxels, list):
             raise _unexpected(path, f"a list of voxels for the label {label!r}", voxels)
         clicks += [Click(_voxel(voxel, path), label) for voxel in voxels]
-    return clicks
-
-
-def _from_points_form(content: dict[str, object], path: Path) -> list[Click]:
-    points = content.get("points")
-    if content["type"] != POINTS_TYPE or not isinstance(points, list):
-        raise ClickError(
-            f"{path}: expected the type {POINTS_TYPE!r} with a list 'points', got the type "
-            f"{content['type']!r} with {', '.join(sorted(content))}"
-        )
-    clicks: list[Click] = []
-    for point in points:
-        if not isinstance(point, dict) or not isinstance(point.get("name"), str):
-            raise _unexpected(path, 'points like {"point": [1, 2, 3], "name": "tumor"}', point)
-        clicks.append(Click(_voxel(point.get("point"), path), point["name"]))
     return clicks
 
 
