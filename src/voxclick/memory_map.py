@@ -44,13 +44,16 @@ def temporary_map(
 def release(array: NDArray[np.generic]) -> None:
     """Take what is in memory of a mapped array out of it; its file still has it.
 
-    An array that lies in memory anyway is left as it is.
+    An array that lies in memory anyway is left as it is, and so is a copy-on-write map: what was
+    written to it is nowhere else.
     """
-    owner: object = array
-    while isinstance(owner, np.ndarray):
+    owner = array
+    while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        owner.madvise(mmap.MADV_DONTNEED)
+    if not isinstance(owner, np.memmap) or owner.mode == "c":
+        return
+    if isinstance(owner.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.base.madvise(mmap.MADV_DONTNEED)
 
 
 def slabs(array: NDArray[Scalar]) -> Iterator[NDArray[Scalar]]:

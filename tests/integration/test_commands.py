@@ -11,7 +11,9 @@ import pytest
 
 import voxclick
 from voxclick.cli.main import main
+from voxclick.cli.options import CacheDtype, cache_settings
 from voxclick.clicks import Click, write_clicks
+from voxclick.sliding_window import CacheSettings
 
 COMMANDS = [
     ["demo"],
@@ -63,22 +65,62 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
         main(["evaluate", "nowhere", "--debug", "--model", "m", "--out", "x"])
 
 
-def test_the_bench_of_a_click_leaves_its_figures(tmp_path, capsys):
-    small = ["--shape", "40", "36", "44", "--window", "16", "--clicks", "3", "--seed", "4"]
+def windows_that_see(voxel, shape, window, reach):
+    """How many windows a disk around a voxel meets: they begin every three quarters of their size,
+    the last where it ends with the volume."""
+    count = 1
+    for x, size in zip(voxel, shape, strict=True):
+        starts = {*range(0, size - window, window * 3 // 4), size - window}
+        count *= sum(start <= x + reach and x - reach < start + window for start in starts)
+    return count
+
+
+def test_the_bench_of_a_click_leaves_its_figures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    shape = (40, 36, 44)
+    small = ["--shape", *map(str, shape), "--window", "16", "--clicks", "3", "--seed", "4"]
     assert main(["bench", "click", *small, "--out", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "click.json").read_text())
-    assert figures["volume_shape"] == [40, 36, 44]
+    assert figures["volume_shape"] == list(shape)
     assert figures["windows_total"] == 3 * 3 * 4
-    assert 1 <= figures["windows_per_click"] <= 27
+    voxels = [click["voxel"] for click in figures["clicks_each"]]
+    assert len({tuple(voxel) for voxel in voxels}) == 3
+    assert [click["label"] for click in figures["clicks_each"]] == ["tumor", "background", "tumor"]
+    # the shipped model's disks have r² <= 18
+    seen = [windows_that_see(voxel, shape, window=16, reach=4) for voxel in voxels]
+    assert figures["windows_per_click_each"] == seen
+    assert figures["windows_per_click"] == pytest.approx(sum(seen) / 3)
     assert figures["max_logit_difference"] < 1e-4
     assert figures["masks_differ_at"] == 0
-    assert figures["ratio_exact"] == pytest.approx(
-        figures["seconds_full"] / figures["seconds_exact"]
+    until_exact, exact, preview = (
+        np.array(figures[f"seconds_{name}_each"]) for name in ("until_exact", "exact", "preview")
     )
-    assert {"seconds_preview", "ratio_preview", "ratio_first", "device"} <= figures.keys()
+    assert (exact > 0).all()
+    assert (preview > 0).all()
+    assert until_exact == pytest.approx(preview + exact)
+    for name, seconds in [("until_exact", until_exact), ("exact", exact), ("preview", preview)]:
+        assert figures[f"seconds_{name}"] == sorted(seconds)[1]
+        assert sorted(seconds)[1] <= figures[f"seconds_{name}_p95"] <= max(seconds)
+        ratio = figures["seconds_full"] / sorted(seconds)[1]
+        assert figures[f"ratio_{name}"] == pytest.approx(ratio)
+    assert {"ratio_first", "device", "cache_gib"} <= figures.keys()
     assert figures["peak_memory_bytes"] is None or figures["peak_memory_bytes"] < 2**30
-    assert "click, exact" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    row = next(line for line in shown.splitlines() if "click to exact answer, preview incl" in line)
+    assert f"{figures['seconds_until_exact']:.3f}" in row
+    assert "exact answer without the preview before it" in shown
     assert main(["bench", "click", "--network", "dynunet", "--window", "20"]) == 2
+
+
+def test_the_bench_of_one_window_has_no_preview(tmp_path, capsys):
+    small = ["--shape", "16", "16", "16", "--window", "16", "--clicks", "2"]
+    assert main(["bench", "click", *small, "--out", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "click.json").read_text())
+    assert figures["windows_per_click_each"] == [1, 1]
+    assert figures["seconds_preview"] is None
+    assert figures["seconds_preview_each"] == []
+    assert figures["seconds_until_exact_each"] == figures["seconds_exact_each"]
+    assert "preview" not in capsys.readouterr().out
 
 
 def test_segment_by_command_and_from_python_agree(trained_run, phantom_folder, tmp_path, capsys):
@@ -121,6 +163,48 @@ def test_a_mask_is_corrected_near_the_clicks_alone(trained_run, phantom_folder, 
     far = np.argwhere(corrected != voxels) - (2, 12, 10)
     assert (np.linalg.norm(far * image.spacing_mm, axis=1) <= 12).all()
     assert main([*common, "--radius-mm", "-1"]) == 2
+
+
+WINDOW_GIB = 16**3 * 4 / 2**30
+"""Of a window's result in float32."""
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_the_cache_has_the_room_that_was_named(trained_run, phantom_folder, tmp_path, capsys):
+    image = phantom_folder / "imagesTs/PHANTOM_003.nii.gz"
+    common = ["segment", str(image), "--model", str(trained_run / "model.safetensors")]
+    common += ["--click", "20,12,30:tumor", "--click", "3,3,3:background"]
+    four = ["--cache-gib", str(4 * WINDOW_GIB)]
+    masks = {}
+    for name, options, room in [
+        ("usual", [], None),
+        ("none", ["--cache-gib", "0"], 0),
+        ("four", four, 4),
+        ("half", [*four, "--cache-dtype", "float16"], 8),
+        ("disk", [*four, "--cache-disk-gib", "1"], None),
+    ]:
+        out = tmp_path / f"{name}.nii.gz"
+        assert main([*common, *options, "--out", str(out)]) == 0
+        warned = capsys.readouterr().err
+        assert f"room for {room} of" in warned if room is not None else "room" not in warned
+        masks[name] = voxclick.read_label_map(out).voxels
+    for name in ("none", "four", "disk"):
+        assert np.array_equal(masks[name], masks["usual"])
+    # rounded results may tip a voxel that is as good as undecided
+    assert (masks["half"] == masks["usual"]).mean() > 0.9999
+
+
+@pytest.mark.parametrize("budget", ["-1", "nan", "inf"])
+def test_a_budget_is_a_finite_number(budget, tmp_path, capsys):
+    arguments = ["segment", "a.nii", "--model", "m", "--out", str(tmp_path / "b.nii")]
+    assert main([*arguments, "--cache-disk-gib", budget]) == 2
+    assert "--cache-disk-gib" in capsys.readouterr().err
+
+
+def test_all_options_of_the_cache_reach_it():
+    settings = cache_settings(CacheDtype.float16, host_gib=0.5, gpu_gib=2, disk_gib=3)
+    expected = CacheSettings(dtype="float16", host_gib=0.5, gpu_gib=2, disk_gib=3)
+    assert settings == expected
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import nibabel
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import voxclick
 from voxclick.cli.main import main
 from voxclick.model_files import ModelSettings, save_model
-from voxclick.networks import NetworkSettings
+from voxclick.networks import NetworkSettings, OpenVinoNetwork
 from voxclick.preprocessing import PreprocessingSettings, RangeScaling
 from voxclick.sliding_window import SlidingWindows
 
@@ -100,6 +101,35 @@ def test_another_way_through_the_network(folder, trained_run, tmp_path):
         assert rank(trained_run, tmp_path / f"{name}.csv", *arguments) == 0
     one, two = (pd.read_csv(tmp_path / f"{name}.csv").uncertainty[0] for name in "ab")
     assert one != two
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_room_for_results_changes_nothing_but_the_time(folder, trained_run, tmp_path, capsys):
+    assert rank(trained_run, tmp_path / "a.csv", folder, "--limit", "1") == 0
+    assert "room" not in capsys.readouterr().err
+    assert rank(trained_run, tmp_path / "b.csv", folder, "--limit", "1", "--cache-gib", "0") == 0
+    assert "room for 0 of" in capsys.readouterr().err
+    a, b = (pd.read_csv(tmp_path / f"{name}.csv") for name in "ab")
+    pd.testing.assert_frame_equal(a, b)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_another_backend_ranks_alike(folder, trained_run, tmp_path, monkeypatch):
+    networks = []
+
+    def load_and_remember(*arguments):
+        model = voxclick.load_model(*arguments)
+        networks.append(model.network)
+        return model
+
+    monkeypatch.setattr("voxclick.cli.rank.load_model", load_and_remember)
+    for backend in ("torch", "openvino"):
+        arguments = [folder, "--limit", "1", "--backend", backend]
+        assert rank(trained_run, tmp_path / f"{backend}.csv", *arguments) == 0
+    assert [isinstance(network, OpenVinoNetwork) for network in networks] == [False, True]
+    one, two = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("torch", "openvino"))
+    assert one.case[0] == two.case[0]
+    assert one.uncertainty[0] == pytest.approx(two.uncertainty[0], rel=1e-3)
 
 
 def test_what_fails_is_told_at_the_end_and_the_others_are_ranked(

@@ -17,7 +17,12 @@ from voxclick.memory_map import release, slabs, temporary_map
 from voxclick.model_files import Model, ModelSettings
 from voxclick.networks import NetworkSettings
 from voxclick.percentiles import percentiles
-from voxclick.preprocessing import PercentileScaling, Preprocessing, PreprocessingSettings
+from voxclick.preprocessing import (
+    PercentileScaling,
+    Preprocessing,
+    PreprocessingSettings,
+    RangeScaling,
+)
 from voxclick.sliding_window import CacheSettings, SlidingWindows
 
 
@@ -119,6 +124,22 @@ def test_released_pages_are_still_there():
     release(mapped[3:].T)
     assert np.array_equal(mapped, np.arange(3000).reshape(50, 60))
     release(np.zeros(3))
+
+
+def test_what_was_written_to_a_copy_on_write_map_stays(tmp_path):
+    path = tmp_path / "image.nii"
+    stored(path, scaled=False)
+    written = np.asanyarray(nib.load(path).dataobj)  # so nibabel maps by default
+    assert written.mode == "c"
+    written[:] = 7
+    written[0, 0, 0] = 9
+    scaling = RangeScaling(low=7, high=9)
+    prepared = Preprocessing(PreprocessingSettings(intensity=(scaling,))).prepare(
+        [Volume(written, np.eye(4))]
+    )
+    release(written[1:].view(np.ndarray).T)
+    assert prepared.image.sum() == 1
+    assert (written.sum(), written[0, 0, 0]) == (7 * written.size + 2, 9)
 
 
 @given(

@@ -345,25 +345,73 @@ def test_restoring_what_changed_is_restoring_all(request, kind, spacing, monkeyp
     assert count < labels.size
 
 
-@pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
-def test_restoring_inside_a_box_is_restoring_all_away_from_its_border(oblique, spacing):
+@pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), (9.0, 8.0, 0.7), None])
+@pytest.mark.parametrize("kind", ["oblique", "sheared"])
+def test_restoring_what_changed_reads_only_what_lies_near_it(request, kind, spacing):
+    """And gives the same with anything else in all other places."""
+    volume = request.getfixturevalue(kind)
     process = preprocessing_to(spacing)
-    prepared = process.prepare([oblique])
+    prepared = process.prepare([volume])
+    shape = prepared.geometry.shape
+    margins = torch.from_numpy(smooth_noise(2, *shape))
+    whole = restored(process, torch.cat([torch.zeros_like(margins[:1]), margins]), prepared)
+    far = [Box.of_shape((1, 1, 1)), Box(tuple(n - 1 for n in shape), shape)]
+    read: list[Box] = []
+
+    def reader(box: Box) -> torch.Tensor:
+        read.append(box)
+        return margins[(..., *box.to_slices())]
+
+    count = 0
+    for patch in process.restore(reader, prepared, far):
+        assert np.array_equal(patch.labels, whole[patch.box.to_slices()])
+        count += patch.labels.size
+    assert 0 < count < whole.size / 4
+    assert len(read) >= 2
+    assert sum(np.prod(box.shape) for box in read) < margins[0].numel() / 4
+
+
+@pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
+@pytest.mark.parametrize("kind", ["oblique", "sheared"])
+def test_restoring_inside_a_box_is_restoring_all_there_and_nothing_elsewhere(
+    request, kind, spacing
+):
+    volume = request.getfixturevalue(kind)
+    process = preprocessing_to(spacing)
+    prepared = process.prepare([volume])
     margins = torch.from_numpy(smooth_noise(1, *prepared.geometry.shape))
     whole = restored(process, torch.cat([torch.zeros_like(margins), margins]), prepared)
-    box = Box((2, 2, 3), (12, 11, 10)).clip(prepared.geometry.shape)
-    there = margins[(..., *box.to_slices())]
-    inverse = np.linalg.inv(prepared.geometry.affine) @ oblique.affine
-    compared = 0
-    for patch in process.restore_inside(there, box, prepared):
-        indices = np.moveaxis(np.indices(patch.labels.shape), 0, -1) + patch.box.start
-        position = apply_affine(inverse, indices)
-        between = (position >= box.start) & (position <= np.subtract(box.stop, 1))
-        inside = between.all(axis=-1)
-        expected = whole[patch.box.to_slices()]
-        assert np.array_equal(patch.labels[inside], expected[inside])
-        compared += inside.sum()
-    assert compared > 50
+    shape = prepared.geometry.shape
+    box = Box.around(tuple(n // 2 for n in shape), (4, 5, 6)).clip(shape)
+    shown = np.full(volume.shape, 7, np.uint8)
+    patch = process.restore_inside(margins[(..., *box.to_slices())], box, prepared, shown)
+    shown[patch.box.to_slices()] = patch.labels
+    indices = np.moveaxis(np.indices(volume.shape), 0, -1)
+    position = apply_affine(np.linalg.inv(prepared.geometry.affine) @ volume.affine, indices)
+    position = position.clip(0, np.subtract(shape, 1))  # as interpolation does
+    from_border = np.minimum(position - box.start, np.subtract(box.stop, 1) - position).min(axis=-1)
+    within, beyond = from_border > 1e-3, from_border < -1e-3
+    assert within.sum() > 50
+    assert np.array_equal(shown[within], whole[within])
+    assert (shown[beyond] == 7).all()
+
+
+def test_thick_slices_between_a_box_and_the_next_block_stay_as_they_are(monkeypatch):
+    """A block's last slice may need nothing that lies in the box."""
+    monkeypatch.setattr(preprocessing, "_BLOCK_VOXELS", 8)
+    process = preprocessing_to((1.5, 1.5, 1.5))
+    thick = Volume(np.zeros((6, 6, 24), np.float32), np.diag([1.5, 1.5, 5.0, 1.0]))
+    prepared = process.prepare([thick])
+    depth = prepared.geometry.shape[2]
+    for start in range(depth - 16):
+        box = Box((0, 0, start), (6, 6, start + 16))
+        patch = process.restore_inside(
+            torch.ones(1, *box.shape), box, prepared, np.full(thick.shape, 7, np.uint8)
+        )
+        slices = np.arange(patch.box.start[2], patch.box.stop[2]) * 5 / 1.5
+        inside = (slices > start - 1e-6) & (slices < start + 15 + 1e-6)
+        assert inside.sum() in (4, 5)
+        assert (patch.labels == np.where(inside, 1, 7)).all()
 
 
 @pytest.mark.parametrize("kind", ["oblique", "sheared"])

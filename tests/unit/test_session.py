@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from voxclick import Click, InteractiveSession, LabelMap, Volume
@@ -14,7 +16,7 @@ from voxclick.guidance import DiskGuidance
 from voxclick.model_files import Model, ModelSettings
 from voxclick.networks import NetworkSettings
 from voxclick.preprocessing import PreprocessingSettings, RangeScaling
-from voxclick.sliding_window import CacheSettings, SlidingWindows
+from voxclick.sliding_window import CacheSettings, SlidingWindows, VolumeInference
 
 SHAPE = (20, 24, 28)
 
@@ -430,9 +432,87 @@ def test_another_backend_computes_everything_anew(tmp_path, monkeypatch):
     opened = session(network=network)
     opened.predict()
     opened.save(tmp_path / "idle.safetensors")
-    monkeypatch.setattr(Model, "computed_by", "another")
+    monkeypatch.setattr(VolumeInference, "computed_by", "another")
     back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
     assert back.predict().windows == 8
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float32", "float16"), ("float16", "float32")])
+@pytest.mark.parametrize("disk_gib", [0.0, 0.1])
+def test_another_dtype_of_the_cache_computes_everything_anew(dtype, other, disk_gib, tmp_path):
+    path = tmp_path / "idle.safetensors"
+    opened = session(cache=CacheSettings(dtype=dtype))
+    opened.predict()
+    opened.save(path)
+    cache = CacheSettings(dtype=other, host_gib=0.1 - disk_gib, disk_gib=disk_gib, folder=tmp_path)
+    back = InteractiveSession.load(path, opened.model, cache)
+    assert back.predict().windows == 8
+    for each in (opened, back):
+        each.add([Click((14, 20, 9), "tumor")])
+    assert np.array_equal(mask_of(back), mask_of(opened))
+    again = InteractiveSession.load(path, opened.model, CacheSettings(dtype=dtype))
+    assert again.predict().windows == 0
+
+
+def test_another_precision_computes_everything_anew(tmp_path, monkeypatch):
+    def computes_in(dtype):
+        resolves = "voxclick.sliding_window.inference.resolve_precision"
+        monkeypatch.setattr(resolves, lambda precision, device: dtype)
+
+    computes_in(torch.bfloat16)
+    opened = session()
+    opened.predict()
+    opened.save(tmp_path / "idle.safetensors")
+    same = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    assert same.predict().windows == 0
+    computes_in(torch.float32)  # as on a CPU without bfloat16
+    back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    assert back.predict().windows == 8
+
+
+def test_results_of_a_halved_window_batch_do_not_pass_for_those_of_a_whole_one(tmp_path):
+    class Full(ClicksAreTheAnswer):
+        fits = 1
+
+        def forward(self, windows):
+            if len(windows) > self.fits:
+                raise torch.OutOfMemoryError("no room")
+            return super().forward(windows)
+
+    inference = SlidingWindows(window=(16, 16, 16), window_batch=2)
+    opened = session(network=Full(), inference=inference)
+    with pytest.warns(UserWarning, match="going on with 1"):
+        opened.predict()
+    opened.save(tmp_path / "idle.safetensors")
+    opened.model.network.fits = 2
+    back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    assert back.predict().windows == 8
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_another_backend_keeps_a_mask_that_was_given_and_no_other(given, tmp_path, monkeypatch):
+    class Biased(ClicksAreTheAnswer):
+        bias = 0.0
+
+        def forward(self, windows):
+            logits = super().forward(windows)
+            return torch.stack([logits[:, 0], logits[:, 1] + self.bias], dim=1)
+
+    network = Biased()
+    opened = session(network=network, radius_mm=3)
+    if given:
+        opened.start_from(LabelMap(np.zeros(SHAPE, np.uint8), np.eye(4)), radius_mm=3)
+    opened.predict()
+    opened.save(tmp_path / "idle.safetensors")
+    network.bias = 9.0
+    monkeypatch.setattr(VolumeInference, "computed_by", "another")
+    back = InteractiveSession.load(tmp_path / "idle.safetensors", opened.model)
+    assert (mask_of(back) == (0 if given else 1)).all()
+    back.add([Click((14, 20, 9), "tumor")])
+    back.save(tmp_path / "again.safetensors")
+    monkeypatch.setattr(VolumeInference, "computed_by", "a third")
+    third = InteractiveSession.load(tmp_path / "again.safetensors", opened.model)
+    assert np.array_equal(mask_of(third), ball(SHAPE, (14, 20, 9), 9) | (not given))
 
 
 def test_a_session_without_a_prediction_can_be_saved(tmp_path):
@@ -458,3 +538,46 @@ def test_a_session_belongs_to_its_model(tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(SessionFileError, match="not a session file"):
         InteractiveSession.load(tmp_path / "text", opened.model)
+
+
+def without(name):
+    return lambda tensors: tensors.pop(name)
+
+
+def reshaped(name, part):
+    return lambda tensors: tensors.update({name: tensors[name][part].contiguous()})
+
+
+def in_dtype(name, dtype):
+    return lambda tensors: tensors.update({name: tensors[name].to(dtype)})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("image"), "what its header says: image"),
+        (without("mask"), "what its header says: mask"),
+        (without("local-mask"), "what its header says: local-mask"),
+        (in_dtype("image", torch.bfloat16), "what its header says: image"),
+        (in_dtype("mask", torch.int64), "what its header says: mask"),
+        (reshaped("mask", slice(5)), "what its header says: mask"),
+        (reshaped("image", (slice(None), slice(5))), "a prepared image of"),
+        (reshaped("image", slice(0)), "do not fit"),
+        (reshaped("window/0", (slice(None), slice(3))), "do not fit"),
+        (lambda tensors: tensors.update({"window/99": torch.zeros(1, 16, 16, 16)}), "do not fit"),
+        (lambda tensors: tensors.update({"window/x": torch.zeros(1)}), "header says: window/x"),
+        (lambda tensors: tensors.update({"weights": torch.zeros(1)}), "header says: weights"),
+    ],
+)
+def test_a_damaged_session_file_is_refused(damage, message, tmp_path):
+    path = tmp_path / "idle.safetensors"
+    opened = session(radius_mm=5)
+    opened.predict()
+    opened.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    damage(tensors)
+    save_file(tensors, path, metadata)
+    with pytest.raises(SessionFileError, match=rf"idle\.safetensors: a damaged .*{message}"):
+        InteractiveSession.load(path, opened.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import pytest
@@ -20,7 +21,8 @@ from voxclick.sliding_window import (
     VolumeInference,
     WindowGrid,
 )
-from voxclick.sliding_window.inference import BACKGROUND_MARGIN
+from voxclick.sliding_window.cache import WindowCache
+from voxclick.sliding_window.inference import BACKGROUND_MARGIN, _repeatable_convolutions
 
 CPU = torch.device("cpu")
 ENTRY_GIB = 8**3 * 4 / 2**30
@@ -224,6 +226,94 @@ def test_results_are_kept_on_disk_when_memory_is_used_up(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def windows_run(inference, source, box) -> int:
+    """By the work on one box, as a session does it."""
+    told = [0]
+    inference.prefer(source)
+    inference.run(source, inference.grid.touching(box), told.append)
+    inference.margins(source, box, told.append)
+    return sum(told)
+
+
+@pytest.mark.filterwarnings("ignore:the cache has room")
+def test_a_window_more_than_there_is_room_for_runs_alone():
+    sliding = SlidingWindows(window=(8, 8, 8), window_batch=2, precision="float32")
+    inference = inference_of(Margin(), sliding, (20, 20, 20), host_gib=26.5 * ENTRY_GIB)
+    source, whole = TensorSource(torch.rand((1, 20, 20, 20))), Box.of_shape((20, 20, 20))
+    assert [windows_run(inference, source, whole) for _ in range(3)] == [27, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:the cache has room")
+def test_a_small_cache_keeps_what_the_work_at_hand_needs():
+    sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
+    inference = inference_of(Margin(), sliding, (20, 20, 20), host_gib=9.5 * ENTRY_GIB)
+    source, whole = TensorSource(torch.rand((1, 20, 20, 20))), Box.of_shape((20, 20, 20))
+    assert windows_run(inference, source, whole) == 27
+    assert windows_run(inference, source, whole) == 27 - 9
+    corners = [Box.of_shape((8, 8, 8)), Box((12, 12, 12), (20, 20, 20))]
+    for corner in corners:
+        assert len(inference.grid.touching(corner)) == 8
+        windows_run(inference, source, corner)
+        assert windows_run(inference, source, corner) == 0
+
+
+def test_the_cache_takes_no_more_memory_than_it_may(monkeypatch):
+    monkeypatch.setattr("voxclick.sliding_window.cache._BLOCK_BYTES", 4 * 8**3 * 4)
+    blocks = blocks_of(monkeypatch)
+    cache = WindowCache(CacheSettings(host_gib=9.5 * ENTRY_GIB), 1, (8, 8, 8), CPU)
+    for number in range(12):
+        cache.put((number, None), torch.full((1, 8, 8, 8), float(number)))
+    assert blocks == [4, 4, 1]
+    kept = [cache.get((number, None)) for number in range(12)]
+    assert [n for n, result in enumerate(kept) if result is not None] == list(range(3, 12))
+
+
+def test_a_cache_whose_memory_is_not_there_goes_on_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr("voxclick.sliding_window.cache._BLOCK_BYTES", 4 * 8**3 * 4)
+    sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
+    volume, whole = torch.rand((1, 20, 20, 20)), Box.of_shape((20, 20, 20))
+    expected = infer(Margin(), sliding, volume)
+    blocks = blocks_of(monkeypatch, fails_after=2)
+    source = TensorSource(volume)
+    inference = inference_of(Margin(), sliding, (20, 20, 20), disk_gib=1, folder=tmp_path)
+    with pytest.warns(UserWarning, match="less free memory than the cache may take"):
+        assert torch.equal(inference.margins(source, whole), expected)
+    assert blocks == [4, 4]
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 27 - 8
+    assert windows_run(inference, source, whole) == 0
+
+    blocks_of(monkeypatch, fails_after=0)
+    inference = inference_of(Margin(), sliding, (20, 20, 20))
+    with pytest.warns(UserWarning, match="has room for 0 windows"):
+        windows_run(inference, source, whole)
+    assert torch.equal(inference.margins(source, whole), expected)
+
+
+def blocks_of(monkeypatch, fails_after=100) -> list[int]:
+    """How many results each block of memory is made for."""
+    blocks = []
+    empty = torch.empty
+
+    def noted(shape, **options):
+        if tuple(shape[1:]) == (1, 8, 8, 8):
+            if len(blocks) == fails_after:
+                raise torch.OutOfMemoryError("too much")
+            blocks.append(shape[0])
+        return empty(shape, **options)
+
+    monkeypatch.setattr(torch, "empty", noted)
+    return blocks
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float32", "float16"), ("float16", "float32")])
+def test_a_file_holds_the_caches_dtype_whatever_comes(dtype, other, tmp_path):
+    settings = CacheSettings(dtype=dtype, host_gib=0, disk_gib=1, folder=tmp_path)
+    cache = WindowCache(settings, 1, (8, 8, 8), CPU)
+    margins = torch.rand((1, 8, 8, 8)).half()
+    cache.put((0, None), margins.to(getattr(torch, other)))
+    assert torch.equal(cache.get((0, None)).half(), margins)
+
+
 def test_half_precision_rounds_and_overflows_to_the_largest_number():
     sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
     volume = torch.tensor([1 / 3, 1e6, -1e6, 0]).repeat(2).expand(1, 8, 8, 8)
@@ -260,3 +350,60 @@ def test_a_full_gpu_halves_the_window_batch_until_it_fits():
 def test_one_window_that_does_not_fit_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
         infer(OutOfMemoryAbove(0), SlidingWindows(window=(8, 8, 8)), torch.rand((1, 8, 8, 8)))
+
+
+def test_no_result_of_a_larger_batch_outlives_its_halving():
+    class RoundsByBatch(Margin):
+        """Adds the size of the batch; its GPU fills up little by little."""
+
+        calls = 0
+
+        def forward(self, windows):
+            self.calls += 1
+            if len(windows) > (3 if self.calls < 6 else 1):
+                raise torch.OutOfMemoryError("too much")
+            return super().forward(windows) + torch.tensor([0, len(windows)]).view(1, 2, 1, 1, 1)
+
+    sliding = SlidingWindows(window=(8, 8, 8), window_batch=7, precision="float32")
+    inference = inference_of(RoundsByBatch(), sliding, (20, 20, 20))
+    source = TensorSource(torch.zeros((1, 20, 20, 20)))
+    assert "7 windows at once" in inference.computed_by
+    with pytest.warns(UserWarning, match="does not hold") as warned:
+        found = inference.margins(source, Box.of_shape((20, 20, 20)))
+    assert len(warned) == 2
+    torch.testing.assert_close(found, torch.ones_like(found))
+    assert {float(result.mean()) for result in inference.kept(source).values()} == {1.0}
+    assert "1 windows at once" in inference.computed_by
+
+
+def test_a_preview_fills_no_batch_up():
+    network = PositionDependent((8, 8, 8))
+    sliding = SlidingWindows(window=(8, 8, 8), window_batch=4, precision="float32")
+    source = TensorSource(torch.rand((2, 20, 20, 20)))
+    inference = inference_of(network, sliding, (20, 20, 20))
+    box, margins = inference.preview(source, (9, 9, 9), None)
+    assert network.batches == [1]
+    logits = network(source.read(box)[None])[0]
+    assert torch.equal(margins, (logits[1:] - logits[:1]).detach())
+
+
+def test_threads_do_not_put_each_others_cudnn_flags_back():
+    cudnn = torch.backends.cudnn
+    entered, leaves, seen = threading.Event(), threading.Event(), []
+
+    def other():
+        with _repeatable_convolutions(torch.device("cuda")):
+            entered.set()
+            leaves.wait(10)
+            seen.append(cudnn.deterministic)
+
+    before = cudnn.deterministic
+    thread = threading.Thread(target=other)
+    with _repeatable_convolutions(torch.device("cuda")):
+        thread.start()
+        entered.wait(0.1)
+    assert entered.wait(10)
+    leaves.set()
+    thread.join()
+    assert seen == [True]
+    assert cudnn.deterministic == before

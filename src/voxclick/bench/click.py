@@ -5,6 +5,10 @@ the whole volume. Both sides get the same network, the same weights, the same wi
 and the same clicks, in turn, in one process, and both go from the click to a label map. MONAI's
 network is laid out as MONAI builds it, ours as `load_model` lays it out.
 
+A session answers a click twice, first with a preview. What a user waits for is measured from the
+click: until the preview, and until the exact answer, which comes after it. The exact update by
+itself, which is all there is to wait for where no preview is asked for, is given beside them.
+
 On a CPU, instance norms amplify what the two layouts round differently where a window is constant
 (air): with such a network the logits of both sides differ by more than a click's reuse could make
 them. `same_layout` gives MONAI our layout.
@@ -16,7 +20,8 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +59,7 @@ class ClickBenchSettings(BaseModel):
     full_runs: of MONAI's inferer, with the first clicks; one without clicks comes before them.
     precision: of both networks.
     seed: of the positions of the clicks.
-    cache_dtype: of the results that ours keeps.
+    cache: how much ours keeps of the windows' results.
     same_layout: whether MONAI gets our layout of the network.
     """
 
@@ -64,7 +69,7 @@ class ClickBenchSettings(BaseModel):
     full_runs: int = Field(default=1, ge=1)
     precision: Precision = "float32"
     seed: int = Field(default=0, ge=0)
-    cache_dtype: Literal["float32", "float16"] = "float32"
+    cache: CacheSettings = CacheSettings()
     same_layout: bool = False
 
 
@@ -144,25 +149,19 @@ def bench_click(
     network_bytes = _peak_of(model.device, lambda: _run_one_window(ours, inference))
     on_step("first prediction, voxclick")
     reset_peak(model.device)
-    session = InteractiveSession(ours, image, inference, CacheSettings(dtype=settings.cache_dtype))
+    session = InteractiveSession(ours, image, inference, settings.cache)
     first = session.predict()
     on_step("first prediction, MONAI")
     session_bytes = peak_bytes(model.device)
     seconds, difference = monai.answer([], session)
     monai_seconds = [seconds]
 
-    preview_seconds: list[float] = []
-    exact_seconds: list[float] = []
-    windows: list[int] = []
+    answers: list[_Answer] = []
     for number, click in enumerate(clicks, start=1):
         on_step(f"click {number} of {len(clicks)}, voxclick")
         reset_peak(model.device)
-        preview, exact = session.click(click.index, click.label)
+        answers.append(_answer(session, click))
         session_bytes = _larger(session_bytes, peak_bytes(model.device))
-        preview_seconds.append(preview.seconds)
-        # the preview's time is not part of the exact update's
-        exact_seconds.append(exact.seconds - preview.seconds)
-        windows.append(exact.windows)
         if number <= settings.full_runs:
             on_step(f"click {number} of {len(clicks)}, MONAI")
             seconds, found = monai.answer(clicks[:number], session)
@@ -172,18 +171,18 @@ def bench_click(
     return {
         "volume_shape": list(image.shape),
         "windows_total": first.windows,
-        "windows_per_click": statistics.mean(windows),
-        "windows_per_click_each": windows,
+        "windows_per_click": statistics.mean(answer.windows for answer in answers),
+        "windows_per_click_each": [answer.windows for answer in answers],
         "seconds_full": full,
         "seconds_full_each": monai_seconds,
         "seconds_first": first.seconds,
-        "seconds_exact": statistics.median(exact_seconds),
-        "seconds_exact_p95": _p95(exact_seconds),
-        "seconds_exact_each": exact_seconds,
-        "seconds_preview": statistics.median(preview_seconds),
-        "seconds_preview_p95": _p95(preview_seconds),
-        "ratio_exact": full / statistics.median(exact_seconds),
-        "ratio_preview": full / statistics.median(preview_seconds),
+        **_spread("until_exact", [answer.until_exact for answer in answers], full),
+        **_spread("exact", [answer.exact for answer in answers], full),
+        **_spread(
+            "preview",
+            [answer.until_preview for answer in answers if answer.until_preview is not None],
+            full,
+        ),
         "ratio_first": monai_seconds[0] / first.seconds,
         "max_logit_difference": difference,
         "masks_differ_at": monai.differing_voxels,
@@ -195,11 +194,57 @@ def bench_click(
         "precision": str(resolve_precision(settings.precision, model.device)).removeprefix(
             "torch."
         ),
-        "cache_dtype": settings.cache_dtype,
+        "cache_dtype": settings.cache.dtype,
+        "cache_gib": settings.cache.host_gib,
+        "cache_gpu_gib": settings.cache.gpu_gib,
+        "cache_disk_gib": settings.cache.disk_gib,
         "clicks": len(clicks),
+        "clicks_each": [{"voxel": list(click.index), "label": click.label} for click in clicks],
         "device": device_name(model.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+    }
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Seconds from a click to what the session answers, and the windows of the exact answer.
+
+    Attributes:
+        until_preview: None where the session gives none, as with a single window.
+        until_exact: the preview's time included.
+        windows: without the preview's own.
+    """
+
+    until_preview: float | None
+    until_exact: float
+    windows: int
+
+    @property
+    def exact(self) -> float:
+        """Seconds of the exact update by itself."""
+        return self.until_exact - (self.until_preview or 0.0)
+
+
+def _answer(session: InteractiveSession, click: Click) -> _Answer:
+    start = time.perf_counter()
+    arrived = {
+        update.kind: (time.perf_counter() - start, update.windows)
+        for update in session.click(click.index, click.label)
+    }
+    until_preview, _ = arrived.get("preview", (None, 0))
+    until_exact, windows = arrived["exact"]
+    return _Answer(until_preview, until_exact, windows)
+
+
+def _spread(name: str, seconds: list[float], full: float) -> dict[str, Any]:
+    """Median, 95th percentile and all, and how many times as long MONAI's full run takes."""
+    median = statistics.median(seconds) if seconds else None
+    return {
+        f"seconds_{name}": median,
+        f"seconds_{name}_p95": float(np.percentile(seconds, 95)) if seconds else None,
+        f"seconds_{name}_each": seconds,
+        f"ratio_{name}": None if median is None else full / median,
     }
 
 
@@ -301,7 +346,3 @@ def _larger(a: int | None, b: int | None) -> int | None:
 
 def _minus(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else a - b
-
-
-def _p95(values: list[float]) -> float:
-    return float(np.percentile(values, 95))

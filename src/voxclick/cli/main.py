@@ -17,6 +17,7 @@ from rich.text import Text
 
 import voxclick
 from voxclick.cli.bench import app as bench
+from voxclick.cli.compare import compare
 from voxclick.cli.console import plain_console
 from voxclick.cli.demo import demo
 from voxclick.cli.evaluate import evaluate
@@ -38,6 +39,7 @@ app.command()(demo)
 app.command()(phantom)
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(metrics)
 app.command()(segment)
 app.command()(rank)

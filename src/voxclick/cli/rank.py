@@ -13,7 +13,19 @@ import typer
 
 from voxclick.cli.console import plain_console
 from voxclick.cli.evaluate import refuse_other_names
-from voxclick.cli.options import DeviceOption, InferenceOverrides
+from voxclick.cli.options import (
+    DEFAULT_CACHE,
+    BackendName,
+    BackendOption,
+    CacheDiskGibOption,
+    CacheDtype,
+    CacheDtypeOption,
+    CacheGibOption,
+    CacheGpuGibOption,
+    DeviceOption,
+    InferenceOverrides,
+    cache_settings,
+)
 from voxclick.cli.progress import case_progress
 from voxclick.config import override_inference
 from voxclick.datasets import Case, is_dataset, read_dataset, read_images
@@ -22,7 +34,7 @@ from voxclick.evaluation.results import write_table
 from voxclick.io import read_volume
 from voxclick.model_files import Model, ModelSettings, load_model
 from voxclick.session import InteractiveSession
-from voxclick.sliding_window import InferenceSettings
+from voxclick.sliding_window import CacheSettings, InferenceSettings
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,11 @@ def rank(
         int, typer.Option("--seed", min=0, help="as everywhere; ranking draws nothing at random")
     ] = 0,
     device: DeviceOption = "auto",
+    backend: BackendOption = BackendName.torch,
+    cache_dtype: CacheDtypeOption = CacheDtype.float32,
+    cache_gib: CacheGibOption = DEFAULT_CACHE.host_gib,
+    cache_gpu_gib: CacheGpuGibOption = DEFAULT_CACHE.gpu_gib,
+    cache_disk_gib: CacheDiskGibOption = DEFAULT_CACHE.disk_gib,
 ) -> None:
     """Rank the scans of DATA that have no label by how uncertain MODEL is of them.
 
@@ -71,7 +88,8 @@ def rank(
     """
     torch.manual_seed(seed)
     _check_out(out, data)
-    loaded = load_model(model, device)
+    cache = cache_settings(cache_dtype, cache_gib, cache_gpu_gib, cache_disk_gib)
+    loaded = load_model(model, device, backend.value)
     inference = override_inference(loaded.settings, overrides)
     cases = choose_cases(data, loaded.settings, every=every)[:limit]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +99,7 @@ def rank(
     with case_progress("ranking", len(cases)) as on_case:
         for case in cases:
             try:
-                ranked.append(rank_case(case, loaded, inference))
+                ranked.append(rank_case(case, loaded, inference, cache))
             except (VoxclickError, OSError, MemoryError, torch.OutOfMemoryError) as error:
                 failures.append(f"{case.name}: {error}")
             else:
@@ -95,7 +113,12 @@ def rank(
         raise DatasetError(f"{len(failures)} of {len(cases)} cases were not ranked:\n  {listed}")
 
 
-def rank_case(case: Case, model: Model, inference: InferenceSettings | None = None) -> RankedCase:
+def rank_case(
+    case: Case,
+    model: Model,
+    inference: InferenceSettings | None = None,
+    cache: CacheSettings | None = None,
+) -> RankedCase:
     """Read one case and ask the model what it is sure of.
 
     Raises:
@@ -103,7 +126,7 @@ def rank_case(case: Case, model: Model, inference: InferenceSettings | None = No
         GeometryError: not the model's number of images, or images on different grids.
     """
     volumes = [read_volume(path) for path in case.images]
-    survey = InteractiveSession(model, volumes, inference).survey(count=1)
+    survey = InteractiveSession(model, volumes, inference, cache).survey(count=1)
     return RankedCase(
         case=case.name,
         image=case.images[0],

@@ -10,7 +10,19 @@ import torch
 import typer
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.options import BackendName, BackendOption, DeviceOption, InferenceOverrides
+from voxclick.cli.options import (
+    DEFAULT_CACHE,
+    BackendName,
+    BackendOption,
+    CacheDiskGibOption,
+    CacheDtype,
+    CacheDtypeOption,
+    CacheGibOption,
+    CacheGpuGibOption,
+    DeviceOption,
+    InferenceOverrides,
+    cache_settings,
+)
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import Click, read_clicks
 from voxclick.config import override_inference
@@ -70,15 +82,22 @@ def segment(
     ] = 0,
     device: DeviceOption = "auto",
     backend: BackendOption = BackendName.torch,
+    cache_dtype: CacheDtypeOption = CacheDtype.float32,
+    cache_gib: CacheGibOption = DEFAULT_CACHE.host_gib,
+    cache_gpu_gib: CacheGpuGibOption = DEFAULT_CACHE.gpu_gib,
+    cache_disk_gib: CacheDiskGibOption = DEFAULT_CACHE.disk_gib,
 ) -> None:
     """Segment IMAGE with MODEL, corrected by clicks; the mask lies on the image's own grid."""
     torch.manual_seed(seed)
     _check_out(out, images)
+    cache = cache_settings(cache_dtype, cache_gib, cache_gpu_gib, cache_disk_gib)
     loaded = load_model(model, device, backend.value)
     inference = override_inference(loaded.settings, overrides)
     volumes = [read_volume(path) for path in images]
     _check_out_stores(out, volumes[0].geometry)
-    session = InteractiveSession(loaded, volumes, inference, radius_mm=radius_mm, skip_air=skip_air)
+    session = InteractiveSession(
+        loaded, volumes, inference, cache, radius_mm=radius_mm, skip_air=skip_air
+    )
     if start_from is not None:
         mask = read_label_map(start_from, loaded.settings.labels)
         session.start_from(mask, radius_mm or DEFAULT_RADIUS_MM)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
-
-import numpy as np
 
 from voxclick.errors import ClickError
 from voxclick.types import Index3, Vector3
@@ -21,10 +20,23 @@ class Click:
     Attributes:
         index: voxel (i, j, k) of the image *file's* own array, not of the network's grid.
         label: the label's name; ``"background"`` for none of the foreground labels.
+
+    Raises:
+        ClickError: the index is not three whole numbers.
     """
 
     index: Index3
     label: str
+
+    def __post_init__(self) -> None:
+        try:
+            i, j, k = map(operator.index, self.index)
+        except (TypeError, ValueError) as error:
+            raise ClickError(
+                f"the click at {self.index} ({self.label}) is no voxel: expected three whole "
+                "numbers; for mm use Click.at_ras_mm or Click.at_lps_mm"
+            ) from error
+        object.__setattr__(self, "index", (i, j, k))
 
     @staticmethod
     def at_ras_mm(position_mm: Vector3, label: str, geometry: VolumeGeometry) -> Click:
@@ -38,7 +50,7 @@ class Click:
         return Click(geometry.to_index((-x, -y, z)), label)
 
     def check(self, geometry: VolumeGeometry, labels: tuple[str, ...]) -> None:
-        """Refuse a click outside the image, between voxels, or of an unknown label.
+        """Refuse a click outside the image or of an unknown label.
 
         Raises:
             ClickError: with the voxel, the image's shape, and the labels there are.
@@ -47,11 +59,6 @@ class Click:
             raise ClickError(
                 f"the click at voxel {self.index} has the label {self.label!r}; "
                 f"this model knows {', '.join(labels)}"
-            )
-        if not all(isinstance(x, (int, np.integer)) for x in self.index):
-            raise ClickError(
-                f"the click at {self.index} ({self.label}) is no voxel: expected three whole "
-                "numbers; for mm use Click.at_ras_mm or Click.at_lps_mm"
             )
         if not all(0 <= x < n for x, n in zip(self.index, geometry.shape, strict=True)):
             raise ClickError(

@@ -29,7 +29,7 @@ from voxclick.evaluation.case_records import (
     write_record,
 )
 from voxclick.evaluation.plots import plot_case, plot_curve
-from voxclick.evaluation.report import write_report
+from voxclick.evaluation.report import read_run, write_report
 from voxclick.evaluation.results import (
     baselines_table,
     scores_table,
@@ -37,7 +37,6 @@ from voxclick.evaluation.results import (
     write_summary,
     write_table,
 )
-from voxclick.evaluation.run_folder import read_run
 from voxclick.evaluation.runner import CaseEvaluation, Step, read_scan
 from voxclick.evaluation.settings import EvaluationSettings
 from voxclick.evaluation.shards import Shard
@@ -203,7 +202,7 @@ class Evaluation:
         plot_case(
             scan.volumes[0],
             scan.label,
-            {"before corrections": first.first, f"after {self.settings.steps}": first.last},
+            {"before corrections": first.first, f"after {self.settings.steps} steps": first.last},
             first.clicks,
             pictures / f"{case.name}.png",
         )
@@ -238,6 +237,7 @@ class Evaluation:
         finished = datetime.now(timezone.utc)
         return {
             **self.described,
+            "settings": self.settings.model_dump(mode="json"),
             "model_fingerprint": self.model.fingerprint,
             "inference": self.inference.model_dump(mode="json"),
             "hardware": {

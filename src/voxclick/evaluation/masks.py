@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -14,6 +13,7 @@ import pandas as pd
 
 from voxclick.datasets.nnunet import image_files, stem
 from voxclick.errors import GeometryError, UnsupportedImageError, UsageError
+from voxclick.evaluation.results import rounded
 from voxclick.evaluation.scoring import METRICS, CaseScorer, CaseScores
 from voxclick.io import IMAGE_SUFFIXES, read_geometry, read_label_map
 from voxclick.volume import LabelMap
@@ -232,11 +232,6 @@ def summarise_masks(table: pd.DataFrame, mismatches: Sequence[Mismatch]) -> dict
             **{metric: _spread(lesion_free[metric]) for metric in OF_LESION_FREE},
         }
     return summary
-
-
-def rounded(value: float) -> float | None:
-    """For a file; what is undefined there is null."""
-    return None if math.isnan(value) else round(float(value), 4)
 
 
 def _check_images(what: str, path: Path) -> None:

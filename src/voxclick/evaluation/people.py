@@ -18,9 +18,9 @@ from voxclick.clicks.logs import ClickLog, read_click_log
 from voxclick.datasets import Case
 from voxclick.errors import ClickError, UnsupportedImageError, UsageError, VoxclickError
 from voxclick.evaluation.annotators import LabelledScan
-from voxclick.evaluation.masks import OF_LESION_FREE, Mismatch, read_mask, rounded
+from voxclick.evaluation.masks import OF_LESION_FREE, Mismatch, read_mask
 from voxclick.evaluation.metrics import Lesions, is_failure, number_of_clicks
-from voxclick.evaluation.results import QUALITIES
+from voxclick.evaluation.results import QUALITIES, each_rounded, rounded
 from voxclick.evaluation.runner import CaseEvaluation, Step, read_scan
 from voxclick.evaluation.scoring import CaseScores
 from voxclick.evaluation.settings import EvaluationSettings, Protocol
@@ -420,8 +420,8 @@ def _per_step(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, list[floa
     summary: dict[str, list[float | None]] = {}
     for metric in metrics:
         curves = curves_of(rows, metric)
-        summary[metric] = _each_rounded(curves.mean())
-        summary[f"{metric}_std"] = _each_rounded(curves.std(ddof=0))
+        summary[metric] = each_rounded(curves.mean())
+        summary[f"{metric}_std"] = each_rounded(curves.std(ddof=0))
     return summary
 
 
@@ -448,11 +448,7 @@ def _differences(person: pd.DataFrame, simulated: pd.DataFrame) -> dict[str, Any
     differences: dict[str, Any] = {}
     for metric in CURVE_METRICS:
         paired = curves_of(person, metric) - curves_of(simulated, metric)
-        differences[metric] = _each_rounded(paired.mean())
-        differences[f"{metric}_std"] = _each_rounded(paired.std(ddof=0))
+        differences[metric] = each_rounded(paired.mean())
+        differences[f"{metric}_std"] = each_rounded(paired.std(ddof=0))
         differences[f"{metric}_mean"] = rounded(paired.mean(axis=1).mean())
     return differences
-
-
-def _each_rounded(values: pd.Series) -> list[float | None]:
-    return [rounded(value) for value in values.tolist()]

@@ -82,11 +82,11 @@ def summarise(
     summary |= {
         "dice_per_label": _per_label(with_lesions),
         "auc": {
-            metric: _rounded(_mean_of_curves(with_lesions, metric, mean_over_steps))
+            metric: rounded(_mean_of_curves(with_lesions, metric, mean_over_steps))
             for metric in ("dice", "nsd")
         },
         "number_of_clicks": _numbers_of_clicks(with_lesions, settings.steps),
-        "consistent_improvement": _rounded(
+        "consistent_improvement": rounded(
             _mean_of_curves(with_lesions, "dice", consistent_improvement)
         ),
         "seconds_per_step": round(float(predicted.seconds.mean()), 4),
@@ -94,7 +94,7 @@ def summarise(
     }
     if settings.repeats > 1:
         means = with_lesions.groupby(["step", "repeat"]).dice.mean().groupby("step")
-        summary["dice_std_over_repeats"] = _all_rounded(means.std(ddof=0))
+        summary["dice_std_over_repeats"] = each_rounded(means.std(ddof=0))
     if len(lesion_free):
         dice, spread = _per_step(lesion_free, "dice")
         summary["lesion_free"] = {
@@ -138,7 +138,7 @@ def _per_step(table: pd.DataFrame, metric: str) -> tuple[list[float | None], lis
     """Mean and spread over cases, at every step; a case with repeats counts once."""
     by_case = pd.Series(table.groupby(["case", "step"])[metric].mean())
     by_step = by_case.groupby("step")
-    return _all_rounded(pd.Series(by_step.mean())), _all_rounded(pd.Series(by_step.std(ddof=0)))
+    return each_rounded(pd.Series(by_step.mean())), each_rounded(pd.Series(by_step.std(ddof=0)))
 
 
 def _per_label(table: pd.DataFrame) -> dict[str, list[float | None]]:
@@ -176,7 +176,7 @@ def _challenge(
     if settings.protocol in _FAILURES_ARE_ZERO:
         cases += [dict.fromkeys(cases[0], 0.0)] * failures
     means = pd.DataFrame(cases).mean()  # NaN is left out, as the challenges do
-    return {str(name): _rounded(value) for name, value in means.items()}
+    return {str(name): rounded(value) for name, value in means.items()}
 
 
 def _cvpr2025(rows: pd.DataFrame) -> Cvpr2025Summary:
@@ -225,15 +225,16 @@ def _number_of_clicks(curves: Sequence[Sequence[float]], quality: float) -> dict
     after_clicks = [curve[1:] for curve in curves]
     counts = [number_of_clicks(scores, quality, len(scores)) for scores in after_clicks]
     return {
-        "noc": _rounded(float(np.mean(counts))) if counts else None,
+        "noc": rounded(float(np.mean(counts))) if counts else None,
         "nof": sum(is_failure(scores, quality) for scores in after_clicks),
     }
 
 
-def _all_rounded(values: pd.Series) -> list[float | None]:
-    return [_rounded(value) for value in values.tolist()]
+def each_rounded(values: pd.Series) -> list[float | None]:
+    """`rounded`, one by one."""
+    return [rounded(value) for value in values.tolist()]
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """For a file; what is undefined there is null."""
     return None if np.isnan(value) else round(float(value), 4)

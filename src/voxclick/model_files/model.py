@@ -119,11 +119,6 @@ class Model:
     network: nn.Module
     device: torch.device
 
-    @property
-    def computed_by(self) -> str:
-        """Backend and kind of device: the same for models whose answers are rounded alike."""
-        return f"{type(self.network).__name__} on {self.device.type}"
-
     @cached_property
     def fingerprint(self) -> str:
         """The same for models that answer alike: a digest of settings and weights."""

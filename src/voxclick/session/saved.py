@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from torch import Tensor
 from voxclick.clicks import Click, ClickHistory
 from voxclick.errors import SessionFileError
 from voxclick.files import replace_when_written
-from voxclick.sliding_window import InferenceSettings
+from voxclick.sliding_window import InferenceSettings, WindowGrid
 from voxclick.types import Index3
 
 METADATA_KEY = "voxclick-session"
@@ -31,11 +32,13 @@ class SessionHeader(BaseModel):
 
     Attributes:
         model: fingerprint of the model it was made with.
-        computed_by: backend and kind of device; another one rounds otherwise.
+        computed_by: all that rounds the windows' results; see `VolumeInference.computed_by`.
         shape: of the image file.
         affine: of the image file, row by row.
         inference: way through the network.
         radius_mm: of local corrections.
+        started_from_mask: whether what stands away from the clicks came from outside; else it is
+            the model's own.
         skip_air: whether windows of air are passed over.
         clicks: as they are.
         earlier: states that undoing leads back to.
@@ -52,6 +55,7 @@ class SessionHeader(BaseModel):
     affine: tuple[tuple[float, float, float, float], ...]
     inference: InferenceSettings
     radius_mm: float | None
+    started_from_mask: bool
     skip_air: bool
     clicks: _SavedClicks
     earlier: tuple[_SavedClicks, ...]
@@ -83,6 +87,19 @@ class SavedSession:
     mask: NDArray[np.uint8] | None = None
     local_mask: NDArray[np.uint8] | None = None
     results: dict[int, Tensor] = field(default_factory=dict)
+
+    def fits(self, channels: int, margins: int, grid: WindowGrid) -> bool:
+        """Whether the arrays have the shapes that a network and the windows of its image say.
+
+        Args:
+            channels: of the image.
+            margins: channels of a result.
+            grid: windows of the image.
+        """
+        return self.image.shape == (channels, *grid.shape) and all(
+            number < len(grid.boxes) and result.shape == (margins, *grid.window)
+            for number, result in self.results.items()
+        )
 
 
 def saved_clicks(clicks: tuple[Click, ...]) -> _SavedClicks:
@@ -128,6 +145,12 @@ def read_session(path: Path) -> SavedSession:
         raise SessionFileError(
             f"{path}: not a session file, or a damaged one ({reason})"
         ) from error
+    wrong = _missing_or_wrong(tensors, header)
+    if wrong:
+        raise SessionFileError(
+            f"{path}: a damaged session file (missing, or not what its header says: "
+            f"{', '.join(sorted(wrong))})"
+        )
     return SavedSession(
         header,
         tensors[_IMAGE].numpy(),
@@ -139,3 +162,17 @@ def read_session(path: Path) -> SavedSession:
             if name.startswith(_WINDOW)
         },
     )
+
+
+def _missing_or_wrong(tensors: dict[str, Tensor], header: SessionHeader) -> set[str]:
+    """Names of tensors that are too few, too many or of another kind than the header says."""
+    masks: set[str] = set()
+    if header.shown is not None:
+        masks = {_MASK} if header.radius_mm is None else {_MASK, _LOCAL_MASK}
+    others = {name for name in tensors if not re.fullmatch(rf"{_WINDOW}\d+", name)}
+    wrong = others ^ {_IMAGE, *masks}
+    for name in others - wrong:
+        dtype = torch.float32 if name == _IMAGE else torch.uint8
+        if tensors[name].dtype != dtype or (name in masks and tensors[name].shape != header.shape):
+            wrong.add(name)
+    return wrong

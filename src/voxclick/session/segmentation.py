@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,14 @@ class WindowCount:
         self.done += windows
         if self._on_window is not None:
             self._on_window(self.done, max(self.done, self._expected))
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Ask whether to.
+
+        Raises:
+            CancelledError: the work is to end.
+        """
         if self._stops is not None and self._stops.is_set():
             raise CancelledError
 
@@ -132,12 +141,18 @@ class Segmentation:
         """The grid of the image file."""
         return self.prepared.source
 
+    @property
+    def has_previews(self) -> bool:
+        """Whether an exact answer may take more than the one window of a preview."""
+        return len(self.inference.grid.boxes) > 1
+
     def start_from(self, mask: LabelMap, radius_mm: float) -> None:
         """Let a mask stand wherever no click is within the radius.
 
         Raises:
             GeometryError: it lies on another grid than the image.
-            UsageError: it has labels that the model does not know, or the radius is not positive.
+            UsageError: it has labels that the model does not know, or the radius is not finite and
+                positive.
         """
         if not mask.geometry.matches(self.geometry):
             raise GeometryError(
@@ -176,7 +191,7 @@ class Segmentation:
     def update(self, clicks: tuple[Click, ...], counted: WindowCount) -> Box | None:
         """Bring the mask up to date with a set of clicks.
 
-        Nothing is changed before all is known.
+        Nothing is changed before all is known, or if the work is to end by then.
 
         Returns:
             The smallest box of the file that holds all that differs from what was shown before,
@@ -188,7 +203,11 @@ class Segmentation:
         shown, source = self.shown, self._source(clicks)
         patches = list(self._restore(source, self._regions(shown, source, clicks), counted))
         if shown.local is not None:
+            # around clicks that are gone, what stands there needs no window
+            gone = [shown.local.ball_box(click) for click in shown.clicks if click not in clicks]
+            patches = [*map(self.patch, gone), *patches]
             patches = [shown.local.apply(patch, clicks) for patch in patches]
+        counted.go_on()
         changed = Box.union(_difference(shown.mask, patch) for patch in patches)
         for patch in patches:
             shown.mask[patch.box.to_slices()] = patch.labels
@@ -197,14 +216,24 @@ class Segmentation:
         return Box.union((unseen, changed))
 
     def preview(self, click: Click, clicks: Sequence[Click], counted: WindowCount) -> LabelPatch:
-        """What one window around a click makes of all clicks."""
+        """What one window around a click makes of all clicks.
+
+        Where corrections are local, in the ball around the click alone.
+        """
+        source, shown = self._source(clicks), self.shown
+        local = None if shown is None else shown.local
+        before = None if shown is None or local is not None else shown.source
         centre = self.prepared.click_to_network(click.index)
-        before = None if self.shown is None else self.shown.source
-        box, margins = self.inference.preview(self._source(clicks), centre, before, counted)
-        patch = _joined(list(self._preprocessing.restore_inside(margins, box, self.prepared)))
+        box, margins = self.inference.preview(source, centre, before, counted)
+        if local is not None:
+            near = box.intersect(self.prepared.box_to_network(local.ball_box(click)))
+            box, margins = near, margins[(..., *near.relative_to(box.start).to_slices())]
+        mask = np.broadcast_to(np.uint8(0), self.geometry.shape) if shown is None else shown.mask
+        patch = self._preprocessing.restore_inside(margins, box, self.prepared, mask)
+        if local is not None:
+            patch = local.apply(patch, clicks)
         self._unseen = Box.union((self._unseen, patch.box))
-        local = None if self.shown is None else self.shown.local
-        return patch if local is None else local.apply(patch, clicks)
+        return patch
 
     def margins(
         self, clicks: Sequence[Click], box: Box, on_windows: WindowsCallback | None
@@ -252,10 +281,9 @@ class Segmentation:
         changed = [self.inference.grid.boxes[number].clip(shape) for number in windows]
         if shown.local is None:
             return changed
-        old, new = set(shown.clicks), set(clicks)
-        near = {c: self.prepared.box_to_network(shown.local.ball_box(c)) for c in old | new}
-        appeared_or_gone = [near[click] for click in old ^ new]
-        return appeared_or_gone + [a.intersect(near[click]) for a in changed for click in new]
+        near = {c: self.prepared.box_to_network(shown.local.ball_box(c)) for c in clicks}
+        appeared = [box for click, box in near.items() if click not in shown.clicks]
+        return appeared + [a.intersect(b) for a in changed for b in near.values()]
 
     def _restore(
         self, source: ClickedImage, regions: Sequence[Box] | None, counted: WindowCount
@@ -293,8 +321,8 @@ class Segmentation:
 
 
 def _check_radius(radius_mm: float | None) -> None:
-    if radius_mm is not None and not radius_mm > 0:
-        raise UsageError(f"radius_mm must be above 0, got {radius_mm}")
+    if radius_mm is not None and not 0 < radius_mm < math.inf:
+        raise UsageError(f"radius_mm must be finite and above 0, got {radius_mm}")
 
 
 def _image_reader(model: Model, prepared: PreparedImage) -> Callable[[Box], Tensor]:

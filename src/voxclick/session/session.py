@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -86,6 +87,10 @@ class InteractiveSession:
     their order, and not on clicks that were taken back. A change of the clicks runs only those
     windows that see it.
 
+    What the network does not see, outside of `OnePass.centre_crop`, is background. A click there
+    counts, but makes nothing else of it: only what its guidance reaches inside may change, and
+    with a radius, its ball becomes background.
+
     A session belongs to one thread at a time; only `cancel` may be called from another.
 
     Args:
@@ -102,7 +107,7 @@ class InteractiveSession:
     Raises:
         GeometryError: wrong number of channels, or channels on different grids.
         UsageError: ``skip_air`` with a model that has no threshold, or a radius that is not
-            positive.
+            finite and positive.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class InteractiveSession:
         self.model = model
         self._inference = inference or model.settings.inference
         self._skip_air = skip_air
+        self._started_from_mask = False
         self._segmentation = Segmentation(
             model,
             image if isinstance(image, PreparedImage) else _prepare(image, model, cache),
@@ -128,6 +134,7 @@ class InteractiveSession:
             skip_air,
         )
         self._history = ClickHistory()
+        self._settled = self._history
         self._stops = threading.Event()
 
     @property
@@ -159,8 +166,9 @@ class InteractiveSession:
         """Add one click and segment again, in two steps.
 
         The click counts at once; its updates come as they are asked for. First a preview from one
-        window around the click, then the exact answer. Whoever stops asking after the preview,
-        because the next click has come, loses nothing: the next exact answer has both.
+        window around the click, then the exact answer; the exact answer alone where one window
+        holds the whole volume. Whoever stops asking after the preview, because the next click has
+        come, loses nothing: the next exact answer has both.
 
         Args:
             position: voxel (i, j, k) of the image file's own array, or mm.
@@ -170,17 +178,20 @@ class InteractiveSession:
         Raises:
             ClickError: outside the image, unknown label, a voxel clicked for another label, or a
                 model that takes no clicks; at once. What fails while updates are made takes the
-                click back.
+                click back, unless the clicks have changed since.
         """
         before = self._history
         click = self._at(position, label, space)
         self.add([click])
-        return self._start_updates(click if self._history is not before else None, before)
+        if self._history is before:
+            return self.updates()
+        return self._start_updates(click, before)
 
     def add(self, clicks: Sequence[Click]) -> None:
         """Add clicks, as one change, without segmenting yet.
 
-        A click that is there already changes nothing.
+        A click that is there already changes nothing. What fails when they are segmented takes
+        them back; see `predict`.
 
         Raises:
             ClickError: as for `click`; then none of them is added.
@@ -230,13 +241,19 @@ class InteractiveSession:
 
         Raises:
             GeometryError: the mask lies on another grid.
-            UsageError: it has labels that the model does not know, or the radius is not positive.
+            UsageError: it has labels that the model does not know, or the radius is not finite and
+                positive.
         """
         self._segmentation.start_from(mask, radius_mm)
+        self._started_from_mask = True
 
     def updates(self) -> Iterator[Update]:
-        """Segment with the clicks as they are now; the exact answer is the only update."""
-        return self._start_updates(None, self._history)
+        """Segment with the clicks as they are now; the exact answer is the only update.
+
+        A failure goes back to earlier clicks as that of `predict` does, unless the clicks have
+        changed since this call.
+        """
+        return self._start_updates(None, self._settled)
 
     def cancel(self) -> None:
         """Let the updates that are being made end early; another thread may say so.
@@ -249,12 +266,17 @@ class InteractiveSession:
     def predict(self, on_window: ProgressCallback | None = None) -> Prediction:
         """Segment with the clicks as they are now.
 
+        Whatever fails, `on_window` too, leaves the mask as it was, and the clicks as they were,
+        with what can be undone and redone, when they were last segmented: added clicks are gone,
+        those taken back are there again. Before the first answer that is how the session began.
+
         Args:
             on_window: told after every batch of windows.
         """
         start = time.perf_counter()
         counted = WindowCount(on_window)
-        changed = self._segmentation.update(self.clicks, counted)
+        with self._going_back(self._history, self._settled):
+            changed = self._settle(counted)
         return Prediction(
             self._segmentation.label_map(), changed, counted.done, time.perf_counter() - start
         )
@@ -319,11 +341,12 @@ class InteractiveSession:
         segmentation, shown = self._segmentation, self._segmentation.shown
         header = SessionHeader(
             model=self.model.fingerprint,
-            computed_by=self.model.computed_by,
+            computed_by=segmentation.inference.computed_by,
             shape=self.geometry.shape,
             affine=self.geometry.affine.tolist(),
             inference=self._inference,
             radius_mm=segmentation.radius_mm,
+            started_from_mask=self._started_from_mask,
             skip_air=self._skip_air,
             clicks=saved_clicks(self._history.clicks),
             earlier=tuple(map(saved_clicks, self._history.earlier)),
@@ -344,8 +367,9 @@ class InteractiveSession:
     ) -> InteractiveSession:
         """Bring a saved session back.
 
-        On another kind of device, or with another backend, everything is computed anew: results
-        that were rounded otherwise must not mix.
+        On another kind of device, with another backend, precision or dtype of the cache,
+        everything is computed anew: results that were rounded otherwise must not mix. Clicks stay,
+        and so does a mask that was given to `start_from`.
 
         Args:
             path: what `save` wrote.
@@ -361,50 +385,74 @@ class InteractiveSession:
             raise SessionFileError(
                 f"{path}: was made with another model; open it with that one, or the image anew"
             )
-        source = VolumeGeometry(header.shape, np.array(header.affine))
         session = InteractiveSession(
             model,
-            PreparedImage.of_source(saved.image, source, model.settings.preprocessing),
+            _prepared_before(saved, model, path),
             header.inference,
             cache,
             radius_mm=header.radius_mm,
             skip_air=header.skip_air,
         )
-        session._history = header.history
+        session._history = session._settled = header.history
+        session._started_from_mask = header.started_from_mask
         segmentation = session._segmentation
-        if header.computed_by != model.computed_by:
-            if saved.local_mask is not None:
+        labels, inference = model.settings.labels, segmentation.inference
+        if not saved.fits(len(model.settings.channels), len(labels) - 1, inference.grid):
+            raise SessionFileError(f"{path}: a damaged session file (its arrays do not fit)")
+        if header.computed_by != inference.computed_by:
+            if header.started_from_mask and saved.local_mask is not None:
                 segmentation.show(saved.local_mask.copy(), (), saved.local_mask)
         elif saved.mask is not None and header.shown is not None:
             segmentation.show(saved.mask, clicks_of(header.shown), saved.local_mask)
             assert segmentation.shown is not None
-            segmentation.inference.keep(segmentation.shown.source, saved.results)
+            inference.keep(segmentation.shown.source, saved.results)
         return session
 
     def _start_updates(self, clicked: Click | None, otherwise: ClickHistory) -> Iterator[Update]:
         self.cancel()  # updates of an earlier click that somebody may still hold
         self._stops = threading.Event()
-        return self._updates(clicked, otherwise, self._stops)
+        return self._updates(clicked, self._history, otherwise, self._stops)
 
     def _updates(
-        self, clicked: Click | None, otherwise: ClickHistory, stops: threading.Event
+        self,
+        clicked: Click | None,
+        history: ClickHistory,
+        otherwise: ClickHistory,
+        stops: threading.Event,
     ) -> Iterator[Update]:
-        """Preview where something was clicked, and settle; a failure puts ``otherwise`` back."""
+        """Preview where something was clicked, and settle."""
         start = time.perf_counter()
+        counted = WindowCount(stops=stops)
         try:
-            if clicked is not None:
-                counted = WindowCount(stops=stops)
-                patch = self._segmentation.preview(clicked, self.clicks, counted)
-                yield Update("preview", patch, counted.done, time.perf_counter() - start)
-            counted = WindowCount(stops=stops)
-            box = self._segmentation.update(self.clicks, counted)
+            with self._going_back(history, otherwise):
+                counted.go_on()
+                if clicked is not None and self._segmentation.has_previews:
+                    preview = self._segmentation.preview(clicked, self.clicks, counted)
+                    yield Update("preview", preview, counted.done, time.perf_counter() - start)
+                    counted = WindowCount(stops=stops)
+                box = self._settle(counted)
         except CancelledError:
             return
-        except Exception:
-            self._history = otherwise
-            raise
         patch = None if box is None else self._segmentation.patch(box)
         yield Update("exact", patch, counted.done, time.perf_counter() - start)
+
+    def _settle(self, counted: WindowCount) -> Box | None:
+        history = self._history
+        changed = self._segmentation.update(history.clicks, counted)
+        self._settled = history
+        return changed
+
+    @contextmanager
+    def _going_back(self, history: ClickHistory, otherwise: ClickHistory) -> Iterator[None]:
+        """A failure of work on some clicks goes back to others, unless they have changed since."""
+        try:
+            yield
+        except CancelledError:
+            raise
+        except Exception:
+            if self._history == history:
+                self._history = otherwise
+            raise
 
     def _at(self, position: Index3 | Vector3, label: str, space: ClickSpace) -> Click:
         x, y, z = position
@@ -415,6 +463,15 @@ class InteractiveSession:
         if not all(float(number).is_integer() for number in position):
             raise ClickError(f"a voxel has whole numbers, got {tuple(position)}; or say the space")
         return Click((int(x), int(y), int(z)), label)
+
+
+def _prepared_before(saved: SavedSession, model: Model, path: str | Path) -> PreparedImage:
+    """The prepared image of a saved session."""
+    try:
+        source = VolumeGeometry(saved.header.shape, np.array(saved.header.affine))
+        return PreparedImage.of_source(saved.image, source, model.settings.preprocessing)
+    except GeometryError as error:
+        raise SessionFileError(f"{path}: a damaged session file ({error})") from error
 
 
 def _prepare(image: Volume | Sequence[Volume], model: Model, cache: CacheSettings) -> PreparedImage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -29,8 +30,10 @@ class WindowCache:
     """Margins of windows: those of the present state, and as many earlier ones as fit.
 
     An earlier state is found again by its key, so taking a click back costs nothing while its
-    windows are still here. When the room is used up, results of earlier states go first, the
-    longest unused before the others.
+    windows are still here. When the room is used up, results of earlier states go first, then
+    those that the work at hand does not need, the longest unused before the others. What it does
+    need stays, and what comes then is not kept: a scan of one window more than there is room for
+    would otherwise find none of them again.
 
     Args:
         settings: dtype and budgets.
@@ -43,7 +46,7 @@ class WindowCache:
         self, settings: CacheSettings, margins: int, window: Index3, device: torch.device
     ) -> None:
         shape = (margins, *window)
-        self._dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._stores: list[_Store] = [_MemoryStore(settings, shape, torch.device("cpu"))]
         if device.type == "cuda":
             self._stores.insert(0, _MemoryStore(settings, shape, device))
@@ -52,6 +55,7 @@ class WindowCache:
         self._free = [store.capacity for store in self._stores]
         self._entries: OrderedDict[CacheKey, tuple[int, object]] = OrderedDict()
         self._present: frozenset[CacheKey] = frozenset()
+        self._needed: frozenset[CacheKey] = frozenset()
         self.capacity = sum(self._free)
 
     def __contains__(self, key: CacheKey) -> bool:
@@ -66,34 +70,60 @@ class WindowCache:
         return self._stores[place].read(entry)
 
     def put(self, key: CacheKey, margins: Tensor) -> None:
-        """Keep margins that are `rounded`, if there is any room at all."""
-        if self.capacity == 0 or key in self._entries:
-            return
-        place = next((number for number, free in enumerate(self._free) if free), None)
-        if place is None:
-            place = self._make_room()
-        self._entries[key] = (place, self._stores[place].write(margins))
-        self._free[place] -= 1
+        """Keep margins that are `rounded`, if there is room."""
+        while key not in self._entries and (place := self._place()) is not None:
+            try:
+                entry = self._stores[place].write(margins)
+            except torch.OutOfMemoryError:
+                self._grow_no_more(place)
+                continue
+            self._entries[key] = (place, entry)
+            self._free[place] -= 1
 
     def rounded(self, margins: Tensor) -> Tensor:
         """Margins in the cache's dtype."""
-        if self._dtype == torch.float16:
+        if self.dtype == torch.float16:
             # an overflow would be infinite, and blend to NaN with its opposite
             margins = margins.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16)
-        return margins.to(self._dtype)
+        return margins.to(self.dtype)
 
     def prefer(self, present: frozenset[CacheKey]) -> None:
-        """Name the results of the present state, which are the last to go."""
-        self._present = present
+        """Name the results of the present state, which go after all others."""
+        self._present, self._needed = present, frozenset()
+
+    def need(self, keys: frozenset[CacheKey]) -> int:
+        """Name the results that the work at hand needs, which stay while it goes on.
+
+        Returns:
+            How many of them there is still room for.
+        """
+        self._needed = keys
+        return self.capacity - sum(key in keys for key in self._entries)
 
     def clear(self) -> None:
         """Forget everything."""
         for key in list(self._entries):
             self._drop(key)
 
-    def _make_room(self) -> int:
-        earlier = (key for key in self._entries if key not in self._present)
-        return self._drop(next(earlier, next(iter(self._entries))))
+    def _place(self) -> int | None:
+        """The number of a store with room, which is made where there is none; None if it cannot."""
+        for place, free in enumerate(self._free):
+            if free:
+                return place
+        for stays in (self._present | self._needed, self._needed):
+            goes = next((key for key in self._entries if key not in stays), None)
+            if goes is not None:
+                return self._drop(goes)
+        return None
+
+    def _grow_no_more(self, place: int) -> None:
+        self.capacity -= self._free[place]
+        self._free[place] = 0
+        warnings.warn(
+            f"there is less free memory than the cache may take; it has room for {self.capacity} "
+            "windows from now on (CacheSettings.gpu_gib)",
+            stacklevel=2,
+        )
 
     def _drop(self, key: CacheKey) -> int:
         place, entry = self._entries.pop(key)
@@ -139,12 +169,14 @@ class _MemoryStore(_Store):
         super().__init__(settings, shape, gib)
         self._device = device
         self._free: list[Tensor] = []
+        self._taken = 0
 
     def write(self, margins: Tensor) -> object:
         if not self._free:
-            count = min(max(1, _BLOCK_BYTES // self._entry_bytes), self.capacity)
+            count = min(max(1, _BLOCK_BYTES // self._entry_bytes), self.capacity - self._taken)
             block = torch.empty((count, *self._shape), dtype=self._dtype, device=self._device)
             self._free = list(block)
+            self._taken += count
         return self._free.pop().copy_(margins)
 
     def read(self, entry: object) -> Tensor:
@@ -167,7 +199,7 @@ class _DiskStore(_Store):
     def write(self, margins: Tensor) -> object:
         path = Path(self._folder.name) / f"window-{self._written:06d}"
         self._written += 1
-        margins.cpu().numpy().tofile(path)
+        margins.to("cpu", self._dtype).numpy().tofile(path)
         return path
 
     def read(self, entry: object) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeAlias
 
@@ -28,6 +29,9 @@ WindowsCallback: TypeAlias = Callable[[int], None]
 
 BACKGROUND_MARGIN = -20.0
 """Where no window looked: surely background, and far from overflow when it is interpolated."""
+
+_CUDNN_FLAGS = threading.Lock()
+"""They are the whole process's: two threads would put back what the other one has set."""
 
 
 class VolumeInference:
@@ -82,6 +86,18 @@ class VolumeInference:
                 stacklevel=2,
             )
 
+    @property
+    def computed_by(self) -> str:
+        """The same where results of the same weights are rounded alike.
+
+        Backend and kind of device, precision, windows at once (fewer than the settings say on a
+        GPU that was full) and the cache's dtype.
+        """
+        return (
+            f"{type(self._network).__name__} on {self._device.type} in {self._dtype}, "
+            f"{self._window_batch} windows at once, kept in {self._cache.dtype}"
+        )
+
     def changed(self, before: WindowSource, after: WindowSource) -> list[int]:
         """The numbers of the windows that see something else than before."""
         return [
@@ -113,6 +129,7 @@ class VolumeInference:
 
     def keep(self, source: WindowSource, results: Mapping[int, Tensor]) -> None:
         """Keep results that `kept` gave, as far as there is room."""
+        self.prefer(source)
         for number, result in results.items():
             self._cache.put((number, source.key(self.grid.boxes[number])), result)
 
@@ -121,7 +138,8 @@ class VolumeInference:
         self, source: WindowSource, windows: Sequence[int], on_windows: WindowsCallback | None
     ) -> None:
         """Run windows so that `margins` finds them; no more than the cache can keep."""
-        fitting = list(islice(self.missing(source, windows), self._cache.capacity))
+        room = self._cache.need(frozenset((n, source.key(self.grid.boxes[n])) for n in windows))
+        fitting = list(islice(self.missing(source, windows), room))
         for _ in self._results(source, fitting, on_windows):
             pass
 
@@ -139,6 +157,7 @@ class VolumeInference:
         Returns:
             float32 margins (foreground, i, j, k) of the box, on the stitching device.
         """
+        window_batch = self._window_batch
         total = torch.zeros(box.shape, device=self._stitching)
         blended = torch.zeros((self._margins, *box.shape), device=self._stitching)
         windows = self.grid.touching(box)
@@ -151,6 +170,8 @@ class VolumeInference:
             # two roundings, on any layout of memory: addcmul rounds once on some
             blended[(..., *there)] += result[(..., *here)].to(weight) * weight
             total[there] += weight
+        if self._window_batch != window_batch:  # halved: the first results were of larger batches
+            return self.margins(source, box, on_windows)
         is_seen = total > 0
         return (blended / total).where(is_seen, BACKGROUND_MARGIN)
 
@@ -165,7 +186,8 @@ class VolumeInference:
         """A quick answer near one voxel, from one window around it.
 
         In the outer quarter of the window it fades into the answer for ``before``, save where the
-        volume ends; without that it stands alone.
+        volume ends. If windows would have to run for that answer, there is no outer quarter, and
+        without ``before`` the whole window stands alone.
 
         Returns:
             A box of the volume, and the margins in it.
@@ -173,13 +195,27 @@ class VolumeInference:
         window = self.grid.around(centre)
         inside = window.clip(self.grid.shape)
         here = inside.relative_to(window.start).to_slices()
-        result = self._run(source, [window])[0][(..., *here)].to(self._stitching)
+        # nobody keeps it, so it need not be rounded like others: no batch is filled up
+        result = self._run_batch([source.read(window)])[(0, ..., *here)].to(self._stitching)
         if on_windows is not None:
             on_windows(1)
         if before is None:
             return inside, result
-        shown = self.margins(before, inside, on_windows)
+        if next(self.missing(before, self.grid.touching(inside)), None) is not None:
+            middle = self._middle(window)
+            return middle, result[(..., *middle.relative_to(inside.start).to_slices())]
+        shown = self.margins(before, inside)
         return inside, torch.lerp(shown, result, self._fading(window)[here])
+
+    def _middle(self, window: Box) -> Box:
+        """A window's middle half, and on to those faces where the volume ends."""
+        quarter = (size // 4 for size in window.shape)
+        faces = zip(window.start, window.stop, quarter, self.grid.shape, strict=True)
+        (a, i), (b, j), (c, k) = (
+            (max(0, start + q if start > 0 else 0), stop - q if stop < n else n)
+            for start, stop, q, n in faces
+        )
+        return Box((a, b, c), (i, j, k))
 
     def _fading(self, window: Box) -> Tensor:
         """One in a window's middle half, falling linearly towards those faces inside the volume."""
@@ -226,33 +262,35 @@ class VolumeInference:
         return results
 
     def _run(self, source: WindowSource, windows: Sequence[Box]) -> list[Tensor]:
-        """Margins of at most a batch of windows."""
+        """Margins of at most a batch of windows, all from batches of the same size."""
         results: list[Tensor] = []
         while len(results) < len(windows):
             part = windows[len(results) : len(results) + self._window_batch]
+            inputs = [source.read(window) for window in part]
+            filled = inputs + inputs[-1:] * (self._window_batch - len(inputs))
             try:
-                results += self._run_batch([source.read(window) for window in part])
+                results += self._run_batch(filled)[: len(inputs)]
             except torch.OutOfMemoryError:
                 if self._window_batch == 1:
                     raise
                 self._halve_window_batch()
+                results.clear()
         return results
 
     def _run_batch(self, inputs: list[Tensor]) -> Tensor:
-        filled = inputs + inputs[-1:] * (self._window_batch - len(inputs))
-        batch = torch.stack(filled).to(self._device)
+        batch = torch.stack(inputs).to(self._device)
         was_training = self._network.training
         self._network.eval()
         half = self._dtype != torch.float32
         try:
             with (
                 torch.autocast(self._device.type, dtype=self._dtype, enabled=half),
-                _repeatable_convolutions(),
+                _repeatable_convolutions(self._device),
             ):
                 logits = self._network(batch).float()
         finally:
             self._network.train(was_training)
-        return (logits[:, 1:] - logits[:, :1])[: len(inputs)]
+        return logits[:, 1:] - logits[:, :1]
 
     def _halve_window_batch(self) -> None:
         warnings.warn(
@@ -265,9 +303,17 @@ class VolumeInference:
         self._cache.clear()
 
 
-def _repeatable_convolutions() -> AbstractContextManager[None]:
+@contextmanager
+def _repeatable_convolutions(device: torch.device) -> Iterator[None]:
     """On a GPU, the same kernels for every run, and only those that round the same each time."""
+    if device.type != "cuda":
+        yield
+        return
     cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
-    )
+    with (
+        _CUDNN_FLAGS,
+        cudnn.flags(
+            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
+        ),
+    ):
+        yield

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from voxclick.evaluation.report_figures import CurveRole
-from voxclick.evaluation.report_page import (
+from voxclick.evaluation.report.figures import CURVE_METRICS, CurveRole
+from voxclick.evaluation.report.page import (
     Cell,
     Column,
     Table,
@@ -18,12 +18,9 @@ from voxclick.evaluation.report_page import (
     whole,
     words,
 )
-from voxclick.evaluation.report_words import METRIC_WORDS, after_steps, counted
-from voxclick.evaluation.run_folder import EvaluatedRun, scores_by_case
+from voxclick.evaluation.report.run_folder import EvaluatedRun, scores_by_case
+from voxclick.evaluation.report.words import METRIC_WORDS, counted, in_the_end
 from voxclick.evaluation.scoring import METRICS
-
-CURVE_METRICS = ("dice", "nsd", "fpv_ml", "fnv_ml")
-"""What is plotted over the steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +61,7 @@ def steps_table(lesions: pd.DataFrame) -> Table:
     return Table("steps", caption, tuple(columns), tuple(rows))
 
 
-def methods_table(methods: Sequence[Method], steps: int) -> Table:
+def methods_table(methods: Sequence[Method], run: EvaluatedRun) -> Table:
     """The model and the baselines at the last step."""
     rows = tuple(
         (
@@ -77,7 +74,7 @@ def methods_table(methods: Sequence[Method], steps: int) -> Table:
         for method in methods
     )
     columns = (Column("Method", is_number=False), *_metric_columns(METRICS))
-    caption = f"Means over the cases with lesions, {after_steps(steps)} with the same clicks."
+    caption = f"Means over the cases with lesions, {in_the_end(run.protocol, run.steps)}."
     return Table("methods", caption, columns, rows, is_sortable=True)
 
 
@@ -144,8 +141,8 @@ def lesion_free_steps(lesion_free: pd.DataFrame) -> Table:
     dice = scores_by_case(lesion_free, "dice").mean()
     excess = scores_by_case(lesion_free, "fpv_ml").mean()
     rows = tuple(
-        (whole(step), number(dice[step]), metric_cell("fpv_ml", excess[step]))
-        for step in dice.index
+        (whole(step), number(share), metric_cell("fpv_ml", volume))
+        for step, share, volume in zip(dice.index, dice, excess, strict=True)
     )
     columns = (Column("Step"), *_metric_columns(("dice", "fpv_ml")))
     caption = f"Means over {counted(lesion_free.case.nunique(), 'lesion-free case')}."
@@ -163,7 +160,9 @@ def cases_table(lesions: pd.DataFrame, run: EvaluatedRun) -> Table:
     """Each case with lesions at the last step."""
     repeats = int(run.summary["repeats"])
     of_repeats = f", means over {repeats} repeats" if repeats > 1 else ""
-    caption = f"Cases with lesions, {after_steps(run.steps)}{of_repeats}; headings sort."
+    caption = (
+        f"Cases with lesions, {in_the_end(run.protocol, run.steps)}{of_repeats}; headings sort."
+    )
     shown = ("dice", "nsd", "fpv_ml", "fnv_ml", "lesion_recall")
     return _table_of_cases("cases", caption, lesions, shown)
 
@@ -175,7 +174,7 @@ def _table_of_cases(
     first = scores_by_case(table, "dice").iloc[:, 0]
     last = {metric: scores_by_case(table, metric).iloc[:, -1] for metric in metrics}
     clicks = scores_by_case(table, "clicks").iloc[:, -1]
-    seconds = scores_by_case(table, "seconds").sum(axis="columns")
+    seconds = scores_by_case(table, "seconds").sum(axis="columns").to_dict()
     rows = tuple(
         (
             words(case),

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from voxclick.evaluation.report_words import METRIC_WORDS
+from voxclick.evaluation.report.words import METRIC_WORDS
 from voxclick.files import replace_when_written
 
 UNDEFINED = "–"
@@ -87,7 +87,9 @@ def number(value: float | None, decimals: int = 3) -> Cell:
     """A cell with a figure; NaN and None are undefined."""
     if value is None or math.isnan(value):
         return Cell(UNDEFINED, "")
-    return Cell(f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}"), repr(value))
+    return Cell(
+        f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}"), repr(float(value))
+    )
 
 
 def signed(value: float | None, decimals: int = 3) -> Cell:
@@ -139,7 +141,7 @@ def write_page(template: str, path: Path, **content: Any) -> None:
         content: what the template speaks of; text is escaped.
     """
     environment = Environment(
-        loader=PackageLoader("voxclick.evaluation"),
+        loader=PackageLoader("voxclick.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

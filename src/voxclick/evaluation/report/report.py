@@ -13,8 +13,14 @@ import pandas as pd
 
 import voxclick
 from voxclick.evaluation.baselines import BaselineName
-from voxclick.evaluation.report_figures import BAND_CASES, Curve, CurveRole, draw_curves
-from voxclick.evaluation.report_page import (
+from voxclick.evaluation.report.figures import (
+    BAND_CASES,
+    CURVE_METRICS,
+    Curve,
+    CurveRole,
+    curve_plots,
+)
+from voxclick.evaluation.report.page import (
     KeyFigure,
     Plot,
     flattened,
@@ -22,8 +28,8 @@ from voxclick.evaluation.report_page import (
     number,
     write_page,
 )
-from voxclick.evaluation.report_tables import (
-    CURVE_METRICS,
+from voxclick.evaluation.report.run_folder import EvaluatedRun, scores_by_case
+from voxclick.evaluation.report.tables import (
     Method,
     cases_table,
     challenge_table,
@@ -34,16 +40,15 @@ from voxclick.evaluation.report_tables import (
     methods_table,
     steps_table,
 )
-from voxclick.evaluation.report_words import (
+from voxclick.evaluation.report.words import (
     METRIC_WORDS,
     ORACLES,
-    after_steps,
     baseline_title,
     before_corrections,
     counted,
+    in_the_end,
     what_is_measured,
 )
-from voxclick.evaluation.run_folder import EvaluatedRun, scores_by_case
 
 _CLICK_FIGURE = ("dice", "0.85")
 """Which number of clicks stands among the key figures."""
@@ -87,10 +92,10 @@ def write_report(run: EvaluatedRun, path: Path) -> None:
         version=voxclick.__version__,
         opening=_opening(run, lesions, lesion_free),
         key_figures=_key_figures(run, lesions, lesion_free),
-        curves=_curves(methods),
+        curves=_curves(methods) if methods else [],
         curves_caption=_curves_caption(methods) if methods else "",
         steps_table=steps_table(lesions) if len(lesions) else None,
-        methods_table=methods_table(methods, run.steps) if len(methods) > 1 else None,
+        methods_table=methods_table(methods, run) if len(methods) > 1 else None,
         labels_table=labels_table(run.summary),
         clicks_table=clicks_table(run.summary) if len(lesions) else None,
         challenge_table=challenge_table(run.summary),
@@ -111,17 +116,17 @@ def _model_name(summary: Mapping[str, Any]) -> str:
 
 
 def _opening(run: EvaluatedRun, lesions: pd.DataFrame, lesion_free: pd.DataFrame) -> list[str]:
-    parts = [counted(lesions.case.nunique(), "case with lesions", "cases with lesions")]
+    cases = [counted(lesions.case.nunique(), "case with lesions", "cases with lesions")]
     if len(lesion_free):
-        parts.append(counted(lesion_free.case.nunique(), "lesion-free case"))
+        cases.append(counted(lesion_free.case.nunique(), "lesion-free case"))
+    where = f" of {run.summary['data']}" if run.summary.get("data") else ""
+    measured = f"Measured on {' and '.join(cases)}{where}."
     if run.failed:
-        parts.append(counted(len(run.failed), "case that failed", "cases that failed"))
+        measured += f" {counted(len(run.failed), 'case has', 'cases have')} no scores."
     repeats = int(run.summary["repeats"])
-    repeated = f" Each case was clicked through {repeats} times; its scores are means."
-    where = run.summary.get("data")
-    measured = f"{what_is_measured(run.protocol, run.steps)} {', '.join(parts)}"
-    measured += f", of {where}." if where else "."
-    sentences = [measured + (repeated if repeats > 1 else "")]
+    if repeats > 1:
+        measured += f" Each was clicked through {repeats} times; its scores are means."
+    sentences = [what_is_measured(run.protocol, run.steps), measured]
     if len(lesions):
         sentences.append(_result(run, scores_by_case(lesions, "dice")))
     return sentences
@@ -136,51 +141,51 @@ def _result(run: EvaluatedRun, dice: pd.DataFrame) -> str:
     first, final = number(mean.iloc[0]).text, number(mean.iloc[-1]).text
     way = "stays at" if first == final else ("rises" if final > first else "falls")
     moved = f"stays at {final}" if first == final else f"{way} from {first} {before} to {final}"
-    return f"Mean Dice {moved} {after_steps(run.steps)}; {worst.format('ends at')}."
+    return f"Mean Dice {moved} {in_the_end(run.protocol, run.steps)}; {worst.format('ends at')}."
 
 
 def _key_figures(
     run: EvaluatedRun, lesions: pd.DataFrame, lesion_free: pd.DataFrame
 ) -> list[KeyFigure]:
-    figures: list[KeyFigure] = []
-    after = after_steps(run.steps)
-    if len(lesions):
-        means = {metric: scores_by_case(lesions, metric).mean() for metric in CURVE_METRICS}
-        dice = scores_by_case(lesions, "dice")
-        figures.append(
-            KeyFigure(
-                "Dice, first prediction",
-                metric_cell("dice", means["dice"].iloc[0]).text,
-                before_corrections(run.protocol),
-            )
-        )
-        if run.steps:
-            spread = f", ± {number(dice.iloc[:, -1].std(ddof=0)).text}" if len(dice) > 1 else ""
-            shown = {
-                "dice": f"{after}{spread}",
-                "nsd": f"{after}, at 2 mm",
-                "fpv_ml": f"{after}, mean",
-                "fnv_ml": f"{after}, mean",
-            }
-            for metric, remark in shown.items():
-                value = metric_cell(metric, means[metric].iloc[-1]).text
-                figures.append(KeyFigure(METRIC_WORDS[metric].title, value, remark))
-        metric, quality = _CLICK_FIGURE
-        count = run.summary.get("number_of_clicks", {}).get(metric, {}).get(quality)
-        if count:
-            figures.append(
-                KeyFigure(
-                    f"Steps to Dice {quality}",
-                    number(count["noc"], 1).text,
-                    f"{count['nof']} never reach it",
-                )
-            )
-    else:
-        dice = scores_by_case(lesion_free, "dice").mean()
-        figures.append(KeyFigure("Empty predictions", number(dice.iloc[-1]).text, "share of cases"))
+    figures = (
+        _figures_with_lesions(run, lesions)
+        if len(lesions)
+        else [_share_of_empty_predictions(lesion_free)]
+    )
     seconds = number(run.summary.get("seconds_per_step"), 2).text
     device = str(run.summary.get("hardware", {}).get("device", ""))
     return [*figures, KeyFigure("Seconds a step", seconds, device)]
+
+
+def _figures_with_lesions(run: EvaluatedRun, lesions: pd.DataFrame) -> list[KeyFigure]:
+    dice = scores_by_case(lesions, "dice")
+    before = before_corrections(run.protocol)
+    figures: list[KeyFigure] = []
+    if run.steps:
+        first = number(dice.iloc[:, 0].mean()).text
+        figures.append(KeyFigure("Dice, first prediction", first, before))
+    when = in_the_end(run.protocol, run.steps)
+    for metric in CURVE_METRICS:
+        last = scores_by_case(lesions, metric).iloc[:, -1]
+        spread = f", ±\N{NO-BREAK SPACE}{metric_cell(metric, last.std(ddof=0)).text}"
+        figures.append(
+            KeyFigure(
+                METRIC_WORDS[metric].title,
+                metric_cell(metric, last.mean()).text,
+                when + (spread if metric == "dice" and len(last) > 1 else ""),
+            )
+        )
+    metric, quality = _CLICK_FIGURE
+    count = run.summary.get("number_of_clicks", {}).get(metric, {}).get(quality)
+    if count:
+        never = f"{count['nof']} never reach it"
+        figures.append(KeyFigure(f"Steps to Dice {quality}", number(count["noc"], 1).text, never))
+    return figures
+
+
+def _share_of_empty_predictions(lesion_free: pd.DataFrame) -> KeyFigure:
+    share = scores_by_case(lesion_free, "dice").iloc[:, -1].mean()
+    return KeyFigure("Empty predictions", number(share).text, "share of the cases, last step")
 
 
 def _methods(run: EvaluatedRun) -> list[Method]:
@@ -201,27 +206,12 @@ def _methods(run: EvaluatedRun) -> list[Method]:
 
 
 def _curves(methods: Sequence[Method]) -> list[Plot]:
-    if not methods:
-        return []
-    plots: list[Plot] = []
-    for metric in CURVE_METRICS:
-        curves = [
+    return curve_plots(
+        lambda metric: [
             Curve(method.title, scores_by_case(method.rows, metric).to_numpy(), method.role)
             for method in methods
         ]
-        said = METRIC_WORDS[metric]
-        last = "; ".join(
-            f"{curve.title} {metric_cell(metric, curve.mean[-1]).text}" for curve in curves
-        )
-        svg = draw_curves(
-            curves,
-            f"curve-{metric}",
-            f"Mean {said.title} over the steps. At the last step: {last}.",
-            y_title=said.title,
-            is_share=said.more_is_better,
-        )
-        plots.append(Plot(svg, f"{said.title}: {said.meaning}."))
-    return plots
+    )
 
 
 def _curves_caption(methods: Sequence[Method]) -> str:
@@ -230,13 +220,13 @@ def _curves_caption(methods: Sequence[Method]) -> str:
     band = (
         "the band holds the middle half of the cases"
         if cases >= BAND_CASES
-        else ("thin lines are the cases")
+        else "thin lines are the cases"
     )
     caption = f"Thick line: mean over {among}; {band}."
     if len(methods) > 1:
         caption += " Thin lines: other methods with the same clicks, means over the same cases."
     if any(method.role is CurveRole.oracle for method in methods):
-        caption += " Dashed: knows the label, and is a bound rather than a competitor."
+        caption += " Dashed: knows the label, so it bounds what a method of its kind can reach."
     return caption
 
 
@@ -244,7 +234,7 @@ def _pictures(run: EvaluatedRun, lesions: pd.DataFrame) -> list[CasePicture]:
     if lesions.empty:
         return []
     dice = scores_by_case(lesions, "dice")
-    before, after = before_corrections(run.protocol), after_steps(run.steps)
+    before, after = before_corrections(run.protocol), in_the_end(run.protocol, run.steps)
     pictures: list[CasePicture] = []
     for rank, case in _best_median_worst(dice.iloc[:, -1]).items():
         first, last = (number(dice.loc[case].iloc[place]).text for place in (0, -1))

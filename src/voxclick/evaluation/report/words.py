@@ -19,13 +19,13 @@ class MetricWords:
         title: in headings of tables.
         meaning: in a sentence.
         decimals: shown.
-        more_is_better: else less.
+        is_share: from 0 to 1, and better when higher; else a volume, better when lower.
     """
 
     title: str
     meaning: str
     decimals: int = 3
-    more_is_better: bool = True
+    is_share: bool = True
 
 
 METRIC_WORDS: Mapping[str, MetricWords] = MappingProxyType(
@@ -49,7 +49,6 @@ METRIC_WORDS: Mapping[str, MetricWords] = MappingProxyType(
     }
 )
 """By column, in the order of the columns."""
-
 
 PROTOCOL_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -94,9 +93,9 @@ def before_corrections(protocol: str) -> str:
     return "with the box alone" if protocol == Protocol.cvpr2025.value else "without clicks"
 
 
-def after_steps(steps: int) -> str:
-    """The last step, in a sentence."""
-    return f"after {counted(steps, 'step')}"
+def in_the_end(protocol: str, steps: int) -> str:
+    """The last step, in a sentence; the first prediction where there are no others."""
+    return f"after {counted(steps, 'step')}" if steps else before_corrections(protocol)
 
 
 def what_is_measured(protocol: str, steps: int) -> str:
@@ -104,7 +103,7 @@ def what_is_measured(protocol: str, steps: int) -> str:
     said = PROTOCOL_WORDS.get(protocol)
     begins = f"Protocol {protocol}" + (f": {said}" if said else "")
     scored = f"the first prediction and the one after each of {counted(steps, 'step')} are scored"
-    return f"{begins}; {scored}." if steps else f"{begins}; here the first prediction alone."
+    return f"{begins}; {scored}." if steps else f"{begins}; only the first prediction is scored."
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -21,6 +22,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from voxclick.evaluation.plots import MODEL_COLOUR
+from voxclick.evaluation.report.page import Plot, metric_cell
+from voxclick.evaluation.report.words import METRIC_WORDS
+
+CURVE_METRICS = ("dice", "nsd", "fpv_ml", "fnv_ml")
+"""What is plotted over the steps."""
 
 OTHER_MODEL_COLOUR = "#b4530a"
 """Of the first of two models; the second has `MODEL_COLOUR`."""
@@ -29,8 +35,12 @@ _INK = "#26323d"
 _FAINT = "#c9d1d8"
 _BASELINE_COLOURS = ("#8a5a00", "#6b4c9a", "#2e7d4f", "#a83a5b", "#4a5fa8", "#5b6770", "#7a3b1d")
 _FONT_PT = 8.5
-_LABEL_GAP = 0.062
+_LABEL_GAP = 0.065
 """Between labels beside the axes, as a share of the axes' height: a line of text."""
+
+_LABEL_CHARACTERS = 24
+_CHARACTER_WIDTH = 0.0141
+"""Of bold letters on average, as a share of the figure's width."""
 
 BAND_CASES = 4
 """Quartiles of fewer cases say nothing; the cases themselves are drawn instead."""
@@ -71,6 +81,23 @@ class Curve:
         return pd.DataFrame(self.values).mean().to_numpy()
 
 
+def curve_plots(curves_of: Callable[[str], Sequence[Curve]]) -> list[Plot]:
+    """One plot for each of the scores that are plotted.
+
+    Args:
+        curves_of: the curves of a score, by its column.
+    """
+    plots: list[Plot] = []
+    for metric in CURVE_METRICS:
+        curves, said = curves_of(metric), METRIC_WORDS[metric]
+        last = "; ".join(f"{c.title} {metric_cell(metric, c.mean[-1]).text}" for c in curves)
+        description = f"Mean {said.title} over the steps. At the last step: {last}."
+        name = f"curve-{metric}"
+        svg = draw_curves(curves, name, description, y_title=said.title, is_share=said.is_share)
+        plots.append(Plot(svg, f"{said.title}: {said.meaning}."))
+    return plots
+
+
 def draw_curves(
     curves: Sequence[Curve], name: str, description: str, *, y_title: str, is_share: bool
 ) -> Markup:
@@ -89,13 +116,16 @@ def draw_curves(
     Returns:
         An ``svg`` element.
     """
-    figure = Figure(figsize=(5.3, 3.3))
-    axes = figure.add_axes((0.1, 0.14, 0.555, 0.75))
+    figure = Figure(figsize=(4.8, 3.2))
     drawn = list(zip(curves, _colours(curves), strict=True))
+    decimals = 3 if is_share else 2
+    longest = max(len(_end_label(curve, decimals)) for curve in curves)
+    right = 0.945 - _CHARACTER_WIDTH * longest
+    axes = figure.add_axes((0.11, 0.15, right - 0.11, 0.74))
     for curve, colour in drawn:
         _draw_curve(axes, curve, colour)
     _scale(axes, curves, y_title, is_share=is_share)
-    _label_ends(axes, drawn, decimals=3 if is_share else 2)
+    _label_ends(axes, drawn, decimals)
     _style(axes)
     return _inline(figure, name, description)
 
@@ -124,10 +154,10 @@ def draw_differences(
     """
     ordered = sorted(differences.items(), key=lambda item: item[1])
     values = np.array([value for _, value in ordered])
-    height = float(np.clip(0.21 * len(values), 1.0, 8.0)) + 0.95
-    figure = Figure(figsize=(7.6, height))
+    height = float(np.clip(0.18 * len(values), 1.0, 7.2)) + 0.95
+    figure = Figure(figsize=(5.6, height))
     is_named = len(values) <= _MAX_NAMED_BARS
-    left = 0.24 if is_named else 0.06
+    left = 0.27 if is_named else 0.06
     axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.85 / height))
     colours = [MODEL_COLOUR if value > 0 else OTHER_MODEL_COLOUR for value in values]
     if not math.isnan(interval[0]):
@@ -137,17 +167,18 @@ def draw_differences(
     axes.axvline(float(values.mean()), color=_INK, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.set_yticks(range(len(values)) if is_named else [])
     if is_named:
-        axes.set_yticklabels([shortened(case, 26) for case, _ in ordered])
+        axes.set_yticklabels([shortened(case, 20) for case, _ in ordered], parse_math=False)
     axes.set_ylim(-0.6, len(values) - 0.4)
-    farthest = max(float(np.abs(values).max()), 1e-3) * 1.08
-    axes.set_xlim(-farthest, farthest)
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    margin = max(0.04 * (high - low), 1e-3)
+    axes.set_xlim(low - margin, high + margin)
     axes.set_xlabel(x_title, color=_INK, fontsize=_FONT_PT)
     for place, side, text, colour in (
-        (0.0, "left", f"← {shortened(names[0], 30)} better", OTHER_MODEL_COLOUR),
-        (1.0, "right", f"{shortened(names[1], 30)} better →", MODEL_COLOUR),
+        (0.0, "left", f"← {shortened(names[0], 24)} better", OTHER_MODEL_COLOUR),
+        (1.0, "right", f"{shortened(names[1], 24)} better →", MODEL_COLOUR),
     ):
         above = {"ha": side, "va": "bottom", "color": colour, "fontsize": _FONT_PT}
-        axes.text(place, 1.0, text, transform=axes.transAxes, **above)
+        axes.text(place, 1.0, text, transform=axes.transAxes, parse_math=False, **above)
     _style(axes, grid_along="x")
     return _inline(figure, name, description)
 
@@ -190,7 +221,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
 def _scale(axes: Axes, curves: Sequence[Curve], y_title: str, *, is_share: bool) -> None:
     steps = max(curve.values.shape[1] for curve in curves)
     axes.set_xlim(-0.03 * steps, (steps - 1) + 0.03 * steps)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.set_xlabel("step", color=_INK, fontsize=_FONT_PT)
     title = y_title
     if is_share:
@@ -238,13 +269,18 @@ def _label_ends(axes: Axes, drawn: Sequence[tuple[Curve, str]], decimals: int) -
         axes.text(
             1.045,
             place,
-            f"{curve.mean[-1]:.{decimals}f}  {shortened(curve.title, 22)}",
+            _end_label(curve, decimals),
             transform=axes.transAxes,
             va="center",
+            parse_math=False,
             color=colour,
             fontsize=_FONT_PT,
             fontweight="bold" if is_model else "normal",
         )
+
+
+def _end_label(curve: Curve, decimals: int) -> str:
+    return f"{curve.mean[-1]:.{decimals}f}  {shortened(curve.title, _LABEL_CHARACTERS)}"
 
 
 def moved_apart(places: Sequence[float], gap: float) -> list[float]:
@@ -289,7 +325,12 @@ def _inline(figure: Figure, name: str, description: str) -> Markup:
     figure.patch.set_alpha(0)
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
+        warnings.catch_warnings(),
+    ):
+        # the reader's fonts draw the text, whatever letters matplotlib's own one lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     for parent in list(root.iter()):
