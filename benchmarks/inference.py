@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from monai.inferers import sliding_window_inference
 
-from voxclick.hardware import device_name
 from voxclick.geometry.box import Box
+from voxclick.hardware import device_name
 from voxclick.networks import NetworkSettings, build_network, lay_out_for, window_multiple
 from voxclick.sliding_window import (
     CacheSettings,

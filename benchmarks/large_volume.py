@@ -19,8 +19,8 @@ from inference import report
 
 import voxclick
 from voxclick.bench.click import shipped_model
-from voxclick.hardware import device_name
 from voxclick.bench.memory import peak_bytes, reset_peak
+from voxclick.hardware import device_name
 from voxclick.session import InteractiveSession
 from voxclick.sliding_window import CacheSettings
 

@@ -11,7 +11,8 @@ On a CPU that other work shares, seconds of the processor say more than those of
 `--threads 1`: several threads would count what they wait for each other.
 
 What `torch.compile` keeps on disk lies in a fresh folder, so that every run compiles from nothing;
-with TORCHINDUCTOR_CACHE_DIR a second run shows what it finds of the first.
+with TORCHINDUCTOR_CACHE_DIR a second run shows what it finds of the first. Compiled variants of
+one run find each other's kernels, too: `--only` one of them shows how long it waits by itself.
 """
 
 from __future__ import annotations
@@ -110,9 +111,15 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), help="beside eager")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
+    wanted = {
+        name: variant
+        for name, variant in VARIANTS.items()
+        if name in ("eager", *(options.only or VARIANTS))
+    }
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     # as sessions ask for: the same kernels every time
@@ -131,7 +138,7 @@ def main() -> None:
         dtypes = dict.fromkeys(resolve_precision(name, device) for name in options.precision)
         for dtype in dtypes:
             work = random_work(options.network, options.window, options.batch, dtype, device)
-            figures[str(dtype).removeprefix("torch.")] = measure(work, options.repeats)
+            figures[str(dtype).removeprefix("torch.")] = measure(work, wanted, options.repeats)
             # after each, so that an interrupted run leaves what it knows
             report(figures, options.out)
 
@@ -144,14 +151,14 @@ def random_work(
     return Work(built, torch.rand((batch, 3, *(window,) * 3)).to(device), dtype)
 
 
-def measure(work: Work, repeats: int) -> dict[str, object]:
-    """The figures of all variants by name, or why there are none."""
+def measure(work: Work, variants: dict[str, Variant], repeats: int) -> dict[str, object]:
+    """The figures of variants by name, eager among them, or why there are none."""
     torch.compiler.reset()
     eager(work)()  # what only the first call of a process waits for
     found: dict[str, dict[str, object]] = {}
     ways: dict[str, Way] = {}
     waits: dict[str, Took] = {}
-    for name, variant in VARIANTS.items():
+    for name, variant in variants.items():
         if work.device.type not in variant.devices:
             found[name] = {"skipped": variant.why_not}
             continue
@@ -286,6 +293,11 @@ def compiled(work: Work) -> Way:
     return partial(run, torch.compile(work.laid_out()), work.windows, work.dtype)
 
 
+def compiled_frozen(work: Work) -> Way:
+    network = torch.compile(work.laid_out(), options={"freezing": True})
+    return partial(run, network, work.windows, work.dtype)
+
+
 def compiled_plain(work: Work) -> Way:
     return partial(run, torch.compile(work.plain()), work.windows, work.dtype)
 
@@ -343,6 +355,7 @@ VARIANTS = {
     "channels_last_3d": Variant(channels_last, _CUDA, _IS_EAGER),
     "channels_last_3d, usual norms": Variant(channels_last_with_usual_norms),
     "compile": Variant(compiled),
+    "compile, weights frozen": Variant(compiled_frozen),
     "compile, channels first": Variant(
         compiled_plain, _CPU, "what is compiled is laid out so on this device"
     ),

@@ -159,7 +159,7 @@ def openings(draw) -> Opening:
             host_gib=draw(st.sampled_from([0, 3, 20, 1000])) * entry_gib,
             dtype=draw(st.sampled_from(["float32", "float16"])),
         ),
-        draw(st.sampled_from([None, None, 0.5, 3.0, 8.0])),
+        draw(st.sampled_from([None, 3.0, 8.0, 20.0])),
         draw(st.none() | st.just(LabelMap(labels, affine, labels=LABELS))),
         draw(st.booleans()),
         draw(st.sampled_from([3, 5, 8])),

@@ -371,6 +371,21 @@ def test_restoring_what_changed_reads_only_what_lies_near_it(request, kind, spac
     assert sum(np.prod(box.shape) for box in read) < margins[0].numel() / 4
 
 
+def test_a_part_of_a_block_is_rounded_like_the_whole(monkeypatch):
+    """Margins of 1 and -1 with voxels halfway between them: the last bit decides on each."""
+    monkeypatch.setattr(preprocessing, "_BLOCK_VOXELS", 32)
+    process = preprocessing_to((0.6, 0.7, 1.4))
+    volume = Volume(np.zeros((40, 40, 40), np.float32), np.diag([0.3, 0.35, 0.7, 1.0]))
+    prepared = process.prepare([volume])
+    rng = np.random.default_rng(0)
+    margins = torch.from_numpy(rng.choice([-1.0, 1.0], (1, *prepared.geometry.shape)))
+    whole = restored(process, torch.cat([torch.zeros_like(margins), margins]), prepared)
+    for corner in rng.integers(0, 18, (20, 3)).tolist():
+        changed = [Box.around(tuple(corner), 1).clip(prepared.geometry.shape)]
+        for patch in process.restore(lambda b: margins[(..., *b.to_slices())], prepared, changed):
+            assert np.array_equal(patch.labels, whole[patch.box.to_slices()])
+
+
 @pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
 @pytest.mark.parametrize("kind", ["oblique", "sheared"])
 def test_restoring_inside_a_box_is_restoring_all_there_and_nothing_elsewhere(
