@@ -253,6 +253,15 @@ def test_baselines_stand_beside_the_model(trained_run, phantom_folder, tmp_path)
     assert set(table.baseline) == {"no-clicks", "random-walker"}
 
 
+def test_rounded_results_are_another_evaluation(trained_run, phantom_folder, tmp_path, capsys):
+    arguments = ["--steps", "1", "--no-baselines"]
+    for more in ([], ["--cache-disk-gib", "1"]):  # where results lie changes nothing
+        assert evaluate(phantom_folder, trained_run, tmp_path, *arguments, *more) == 0
+    half = [*arguments, "--cache-dtype", "float16"]
+    assert evaluate(phantom_folder, trained_run, tmp_path, *half) == 2
+    assert "another cache_dtype" in " ".join(capsys.readouterr().err.split())
+
+
 def without_seconds(folder):
     return pd.read_csv(folder / "scores.csv").drop(columns="seconds")
 

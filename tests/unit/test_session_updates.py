@@ -93,9 +93,7 @@ def test_a_preview_changes_nothing_that_its_window_does_not_hold(spacing, affine
     model = session().model
     scaling = (RangeScaling(low=0, high=1),)
     to_spacing = PreprocessingSettings(spacing_mm=spacing, intensity=scaling)
-    model = replace(
-        model, settings=model.settings.model_copy(update={"preprocessing": to_spacing})
-    )
+    model = replace(model, settings=model.settings.model_copy(update={"preprocessing": to_spacing}))
     voxels = np.random.default_rng(0).random((18, 20, 22), dtype=np.float32)
     opened = InteractiveSession(model, Volume(voxels, np.array(affine)))
     shown = mask_of(opened)

@@ -14,11 +14,18 @@ from rich.table import Table
 
 from voxclick.cli.console import plain_console
 from voxclick.cli.options import (
+    DEFAULT_CACHE,
     BackendName,
     BackendOption,
+    CacheDiskGibOption,
+    CacheDtype,
+    CacheDtypeOption,
+    CacheGibOption,
+    CacheGpuGibOption,
     DeviceOption,
     InferenceOverrides,
     SeedOption,
+    cache_settings,
 )
 from voxclick.cli.progress import step_progress
 from voxclick.config import override_inference, problems
@@ -120,6 +127,10 @@ def evaluate(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     backend: BackendOption = BackendName.torch,
+    cache_dtype: CacheDtypeOption = CacheDtype.float32,
+    cache_gib: CacheGibOption = DEFAULT_CACHE.host_gib,
+    cache_gpu_gib: CacheGpuGibOption = DEFAULT_CACHE.gpu_gib,
+    cache_disk_gib: CacheDiskGibOption = DEFAULT_CACHE.disk_gib,
 ) -> None:
     """Measure MODEL on DATA, click by click, with a user who corrects it.
 
@@ -150,6 +161,7 @@ def evaluate(
                 model=loaded,
                 inference=override_inference(loaded.settings, overrides),
                 settings=settings,
+                cache=cache_settings(cache_dtype, cache_gib, cache_gpu_gib, cache_disk_gib),
                 baselines=_baselines(baseline, no_baselines, loaded.settings.channels),
                 clicks=clicks,
                 masks=save_masks,

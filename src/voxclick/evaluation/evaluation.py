@@ -45,7 +45,7 @@ from voxclick.hardware import device_name
 from voxclick.io import write_label_map
 from voxclick.model_files import Model
 from voxclick.session import InteractiveSession
-from voxclick.sliding_window import InferenceSettings
+from voxclick.sliding_window import CacheSettings, InferenceSettings
 from voxclick.volume import LabelMap
 
 SETTINGS_FILE = "evaluation.json"
@@ -91,6 +91,7 @@ class Evaluation:
         model: which is measured.
         inference: its way through volumes.
         settings: who clicks, and how.
+        cache: how much of the windows' results is kept.
         baselines: what is shown beside it.
         clicks: folder with a click file per case, for the protocols that replay clicks.
         masks: which predictions are written.
@@ -102,6 +103,7 @@ class Evaluation:
     model: Model
     inference: InferenceSettings
     settings: EvaluationSettings
+    cache: CacheSettings = field(default_factory=CacheSettings)
     baselines: tuple[BaselineName, ...] = ()
     clicks: Path | None = None
     masks: SavedMasks = SavedMasks.none
@@ -180,7 +182,7 @@ class Evaluation:
 
     def _evaluate(self, case: Case, number: int, steps: _StepsLeft) -> CaseRecord:
         scan = read_scan(case, self.model.settings, number, self._recorded(case))
-        session = InteractiveSession(self.model, scan.volumes, self.inference)
+        session = InteractiveSession(self.model, scan.volumes, self.inference, self.cache)
         evaluation = CaseEvaluation(session, scan, self.settings, self.baselines)
 
         def keep(step: Step, prediction: LabelMap) -> None:
@@ -228,6 +230,7 @@ class Evaluation:
             **self.settings.model_dump(mode="json"),
             "model_fingerprint": self.model.fingerprint,
             "inference": self.inference.model_dump(mode="json"),
+            "cache_dtype": self.cache.dtype,
             "baselines": [name.value for name in self.baselines],
             "clicks": None if self.clicks is None else str(self.clicks),
             "masks": self.masks.value,
@@ -240,6 +243,7 @@ class Evaluation:
             "settings": self.settings.model_dump(mode="json"),
             "model_fingerprint": self.model.fingerprint,
             "inference": self.inference.model_dump(mode="json"),
+            "cache": self.cache.model_dump(mode="json", exclude={"folder"}),
             "hardware": {
                 "device": device_name(self.model.device),
                 "threads": torch.get_num_threads(),
