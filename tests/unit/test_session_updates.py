@@ -188,6 +188,20 @@ def test_a_click_taken_back_leaves_the_mask_that_stood_there_without_a_window():
     assert not np.array_equal(expected[is_near], voxels[is_near])
 
 
+def test_each_click_in_turn_corrects_its_whole_ball_even_where_no_window_sees_the_click():
+    voxels = np.random.default_rng(0).integers(0, 2, (40, 40, 40), dtype=np.uint8)
+    opened = correcting(voxels, 15)
+    expected = voxels.copy()
+    predicted = np.zeros_like(voxels)
+    predicted[2:5, 2:5, 2:5] = 1  # the image's
+    for index in ((5, 5, 5), (30, 30, 30), (8, 32, 30)):
+        opened.add([Click(index, "tumor")])
+        predicted |= ball(voxels.shape, index)
+        is_near = ball(voxels.shape, index, 15**2)
+        expected[is_near] = predicted[is_near]
+        assert np.array_equal(mask_of(opened), expected)
+
+
 # Iterators that are late
 
 
