@@ -12,7 +12,7 @@ from test_session import SHAPE, ClicksAreTheAnswer, OneClickFlipsTheWindow, ball
 from voxclick import Click, InteractiveSession, LabelMap, Volume
 from voxclick.errors import UsageError
 from voxclick.preprocessing import PreprocessingSettings, RangeScaling
-from voxclick.sliding_window import CacheSettings, OnePass, VolumeInference
+from voxclick.sliding_window import CacheSettings, OnePass, SlidingWindows, VolumeInference
 
 LABELS = ("background", "tumor")
 FIRST, SECOND = Click((3, 10, 10), "tumor"), Click((14, 20, 9), "tumor")
@@ -374,3 +374,49 @@ def test_an_endless_radius_is_refused():
     mask = LabelMap(np.zeros(SHAPE, np.uint8), np.eye(4), labels=LABELS)
     with pytest.raises(UsageError, match="must be finite and above 0, got inf"):
         session().start_from(mask, float("inf"))
+
+
+# Batches that get smaller on a full GPU
+
+
+IN_PAIRS = SlidingWindows(window=(16, 16, 16), overlap=0.25, window_batch=2)
+
+
+class TumorInPairs(ClicksAreTheAnswer):
+    """Tumour wherever two windows run at once: rounding, grossly; there may be room for one."""
+
+    has_room_for = 2
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        if len(windows) > self.has_room_for:
+            raise torch.OutOfMemoryError("no room")
+        answer = torch.full_like(windows[:, 0], len(windows) - 1.5)
+        return torch.stack([torch.zeros_like(answer), answer], dim=1)
+
+
+@pytest.mark.filterwarnings("ignore:the GPU's memory does not hold")
+@pytest.mark.parametrize("fills_up", ["before the first answer", "before a click"])
+def test_a_mask_is_not_put_together_from_batches_of_two_sizes(fills_up):
+    network = TumorInPairs()
+    opened = session(shape=(40, 40, 40), network=network, inference=IN_PAIRS)
+    if fills_up == "before a click":
+        assert mask_of(opened).all()
+    network.has_room_for = 1
+    opened.add([FIRST])
+    assert not mask_of(opened).any()
+
+
+@pytest.mark.filterwarnings("ignore:the GPU's memory does not hold")
+def test_a_gpu_that_fills_up_in_the_middle_of_the_first_answer(monkeypatch):
+    monkeypatch.setattr("voxclick.preprocessing._BLOCK_VOXELS", 8)
+    network = TumorInPairs()
+
+    def fill_up(done: int, total: int) -> None:
+        if done > 60:  # more than there are: without a cache every block runs its own
+            network.has_room_for = 1
+
+    with pytest.warns(UserWarning, match="has room for 0"):
+        opened = session(
+            shape=(40, 40, 40), network=network, inference=IN_PAIRS, cache=CacheSettings(host_gib=0)
+        )
+    assert not opened.predict(fill_up).label_map.voxels.any()

@@ -89,12 +89,14 @@ class Shown:
         clicks: that it was made with.
         source: image and clicks, in the network's grid.
         local: what stands away from the clicks; None where they may change everything.
+        computed_by: how the results behind it were rounded.
     """
 
     mask: NDArray[np.uint8]
     clicks: tuple[Click, ...]
     source: ClickedImage
     local: LocalCorrection | None
+    computed_by: str
 
 
 class Segmentation:
@@ -185,7 +187,9 @@ class Segmentation:
         local = None
         if local_mask is not None and self.radius_mm is not None:
             local = LocalCorrection(local_mask, self.radius_mm, self.geometry)
-        self.shown = Shown(mask, clicks, self._source(clicks), local)
+        self.shown = Shown(
+            mask, clicks, self._source(clicks), local, self.inference.computed_by
+        )
         self._unseen = Box.of_shape(self.geometry.shape)
 
     def update(self, clicks: tuple[Click, ...], counted: WindowCount) -> Box | None:
@@ -201,7 +205,12 @@ class Segmentation:
             self._make_first(clicks, counted)
             assert self.shown is not None
         shown, source = self.shown, self._source(clicks)
+        computed_by = shown.computed_by
         patches = list(self._restore(source, self._regions(shown, source, clicks), counted))
+        while computed_by != self.inference.computed_by:
+            # batches got smaller on a full GPU: all that stands was rounded otherwise
+            computed_by = self.inference.computed_by
+            patches = list(self._restore(source, None, counted))
         if shown.local is not None:
             # around clicks that are gone, what stands there needs no window
             gone = [shown.local.ball_box(click) for click in shown.clicks if click not in clicks]
@@ -211,7 +220,7 @@ class Segmentation:
         changed = Box.union(_difference(shown.mask, patch) for patch in patches)
         for patch in patches:
             shown.mask[patch.box.to_slices()] = patch.labels
-        self.shown = replace(shown, source=source, clicks=clicks)
+        self.shown = replace(shown, source=source, clicks=clicks, computed_by=computed_by)
         unseen, self._unseen = self._unseen, None
         return Box.union((unseen, changed))
 
@@ -270,8 +279,11 @@ class Segmentation:
         if self.radius_mm is not None:
             clicks = ()
         mask = self._empty_mask()
-        for patch in self._restore(self._source(clicks), None, counted):
-            mask[patch.box.to_slices()] = patch.labels
+        computed_by = None
+        while computed_by != self.inference.computed_by:  # again, where batches got smaller
+            computed_by = self.inference.computed_by
+            for patch in self._restore(self._source(clicks), None, counted):
+                mask[patch.box.to_slices()] = patch.labels
         self.show(mask, clicks, None if self.radius_mm is None else mask.copy())
 
     def _regions(self, shown: Shown, source: ClickedImage, clicks: Sequence[Click]) -> list[Box]:
