@@ -187,9 +187,7 @@ class Segmentation:
         local = None
         if local_mask is not None and self.radius_mm is not None:
             local = LocalCorrection(local_mask, self.radius_mm, self.geometry)
-        self.shown = Shown(
-            mask, clicks, self._source(clicks), local, self.inference.computed_by
-        )
+        self.shown = Shown(mask, clicks, self._source(clicks), local, self.inference.computed_by)
         self._unseen = Box.of_shape(self.geometry.shape)
 
     def update(self, clicks: tuple[Click, ...], counted: WindowCount) -> Box | None:
