@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import warnings
 
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 
-from voxclick import InteractiveSession, read_clicks, read_label_map
+from voxclick import Click, InteractiveSession, read_clicks, read_label_map, write_clicks
 from voxclick.cli.main import main
 from voxclick.evaluation.metrics import LabelScorer
 from voxclick.evaluation.results import METRICS
@@ -262,6 +264,39 @@ def test_rounded_results_are_another_evaluation(trained_run, phantom_folder, tmp
     assert "another cache_dtype" in " ".join(capsys.readouterr().err.split())
 
 
+def test_changed_clicks_are_noticed(trained_run, phantom_folder, tmp_path):
+    folder = tmp_path / "clicks"
+    arguments = ["--protocol", "recorded", "--clicks", str(folder), "--steps", "1"]
+    for index in ((3, 3, 3), (4, 4, 4)):
+        write_clicks([Click(index, "tumor")], folder / "PHANTOM_003.json")
+        assert evaluate(phantom_folder, trained_run, tmp_path / "out", *arguments) == 0
+        record = json.loads((tmp_path / "out/cases/PHANTOM_003.json").read_text())
+        assert record["prompts"][0][1][0]["voxels"] == [list(index)]
+
+
+def test_the_place_of_a_case_decides_on_its_scribbles(trained_run, phantom_folder, tmp_path):
+    for split in ("test", "all"):  # the test case comes first, then last
+        arguments = ["--protocol", "autopet5", "--no-baselines", "--split", split]
+        assert evaluate(phantom_folder, trained_run, tmp_path / "one", *arguments) == 0
+    assert evaluate(phantom_folder, trained_run, tmp_path / "two", *arguments) == 0
+    pd.testing.assert_frame_equal(
+        without_seconds(tmp_path / "one"), without_seconds(tmp_path / "two")
+    )
+
+
+def test_a_damaged_file_costs_its_case_alone(trained_run, phantom_folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(phantom_folder, data)
+    damaged = sorted((data / "imagesTr").iterdir())[0]
+    damaged.write_bytes(b"no image")
+    arguments = ["--steps", "0", "--split", "all", "--no-baselines"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert evaluate(data, trained_run, tmp_path / "out", *arguments) == 1
+    assert damaged.name in capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "out/scores.csv").case.nunique() == 3
+
+
 def without_seconds(folder):
     return pd.read_csv(folder / "scores.csv").drop(columns="seconds")
 
@@ -327,8 +362,9 @@ def test_a_failing_case_is_recorded_and_tried_again(
     assert (summary["cases"], summary["failed"]) == (4, {})
 
 
-def test_processes_share_the_cases(trained_run, phantom_folder, tmp_path):
-    arguments = ["--steps", "1", "--split", "all", "--no-baselines"]
+@pytest.mark.parametrize("split", ["all", "test"])  # four cases, and one for two processes
+def test_processes_share_the_cases(split, trained_run, phantom_folder, tmp_path):
+    arguments = ["--steps", "1", "--split", split, "--no-baselines"]
     assert evaluate(phantom_folder, trained_run, tmp_path / "one", *arguments) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = ["-m", "voxclick", "evaluate", str(phantom_folder), "--out", str(tmp_path / "two")]

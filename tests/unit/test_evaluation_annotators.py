@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -142,6 +144,7 @@ def test_protocols_for_one_label_refuse_more(protocol):
         ({"protocol": "autopet4", "repeats": 2}, "repeats belongs to the protocols largest-error"),
         ({"weighting": "border-distance"}, "weighting belongs to the protocols corrective"),
         ({"protocol": "corrective", "click_probability": 0.1}, "belongs to the protocols deepgrow"),
+        ({"protocol": "autopet4", "seed": 5}, "seed belongs to the protocols largest-error"),
         ({"protocol": "corrective", "patch_size": 3}, "belongs to the protocols patch-corrective"),
     ],
 )
@@ -154,3 +157,15 @@ def test_steps_are_the_challenges_own():
     assert EvaluationSettings(protocol=Protocol.cvpr2025).steps == 5
     assert EvaluationSettings(protocol=Protocol.autopet4).steps == 10
     assert EvaluationSettings().steps == 10
+
+
+def test_autopet4_clicks_where_the_pet_is_bright():
+    case = scan()
+    ct = Volume(np.flip(case.volumes[0].voxels).copy(), AFFINE)
+    both = replace(case, volumes=(ct, *case.volumes), pet=1)
+    settings = EvaluationSettings(protocol=Protocol.autopet4)
+    assert build_annotator(both, settings).next(case.label) == (
+        build_annotator(case, settings).next(case.label)
+    )
+    with pytest.raises(UsageError, match="none of the model's 2 channels is called PET or SUV"):
+        build_annotator(replace(both, pet=None), settings)

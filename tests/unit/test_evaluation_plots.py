@@ -64,3 +64,11 @@ def test_canonical_voxels_by_hand():
     assert view.index((0, 1, 2)) == (9, 1, 2)
     assert view.spacing == (2.0, 3.0, 4.0)
     assert view.aspect(0, 2) == 2.0
+
+
+def test_a_volume_without_anything_above_zero_can_be_drawn(tmp_path):
+    mask = LabelMap(np.zeros((6, 6, 6), np.uint8), np.eye(4))
+    for name, voxels in (("ct", np.linspace(-2, -1, 216)), ("flat", np.zeros(216))):
+        image = Volume(voxels.reshape(6, 6, 6).astype(np.float32), np.eye(4))
+        plot_case(image, mask, {"after": mask}, [], tmp_path / f"{name}.png")
+        assert picture.imread(tmp_path / f"{name}.png").size

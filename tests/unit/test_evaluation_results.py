@@ -16,6 +16,7 @@ from voxclick.cli.evaluate import print_summary
 from voxclick.datasets import Case
 from voxclick.evaluation.case_records import (
     CaseRecord,
+    digest_of_inputs,
     read_record,
     record_case,
     record_failure,
@@ -23,6 +24,7 @@ from voxclick.evaluation.case_records import (
 )
 from voxclick.evaluation.metrics import MaskScores
 from voxclick.evaluation.results import (
+    _iou,
     baselines_table,
     scores_table,
     summarise,
@@ -68,6 +70,7 @@ def record(name: str, *dice: float, empty=False, repeats: Sequence[Sequence[floa
     runs = repeats or [dice]
     return record_case(
         Case(name, (Path(f"{name}.nii"),), None),
+        "",
         [steps([case_scores(value, present=present) for value in run]) for run in runs],
     )
 
@@ -118,7 +121,7 @@ def test_a_label_that_a_case_does_not_have_is_left_out_of_its_mean():
     both = case_scores({"liver": 0.4, "tumor": 0.6}, present=("liver", "tumor"))
     liver = case_scores({"liver": 0.8, "tumor": 1.0}, present=("liver",))
     records = [
-        record_case(Case(name, (), None), [steps([scores])])
+        record_case(Case(name, (), None), "", [steps([scores])])
         for name, scores in (("a", both), ("b", liver))
     ]
     summary = summary_of(*records, steps=0)
@@ -161,7 +164,7 @@ def test_nothing_but_failures():
 def test_baselines_are_summed_up_alike():
     methods = {"suv-2.5": case_scores(0.1), "no-clicks": case_scores(0.2)}
     scores = [case_scores(0.5)] * 3
-    records = [record_case(Case("a", (), None), [steps(scores, methods)])]
+    records = [record_case(Case("a", (), None), "", [steps(scores, methods)])]
     summary = summary_of(*records)
     assert list(summary["baselines"]) == ["suv-2.5", "no-clicks"]
     assert summary["baselines"]["suv-2.5"]["dice"] == [0.1, 0.1, 0.1]
@@ -209,24 +212,49 @@ def test_files_are_whole_and_can_be_read_back(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"scores.csv", "summary.json"}
 
 
-def test_a_record_holds_until_a_file_of_its_case_changes(tmp_path):
-    image = tmp_path / "a.nii"
-    image.write_bytes(b"1")
+def test_a_record_holds_until_what_it_comes_from_changes(tmp_path):
+    image, clicks = tmp_path / "a.nii", tmp_path / "a.json"
+    for path in (image, clicks):
+        path.write_bytes(b"1")
     case = Case("a", (image,), None)
-    written = record_case(case, [steps([case_scores(0.5)])])
+
+    def inputs() -> str:
+        return digest_of_inputs(case, clicks, 3)
+
+    written = record_case(case, inputs(), [steps([case_scores(0.5)])])
     write_record(written, tmp_path)
-    assert read_record(case, tmp_path) == written
-    assert read_record(Case("b", (image,), None), tmp_path) is None
-    image.write_bytes(b"12")
-    assert read_record(case, tmp_path) is None
+    assert read_record(case, inputs(), tmp_path) == written
+    assert read_record(Case("b", (image,), None), inputs(), tmp_path) is None
+    assert read_record(case, digest_of_inputs(case, clicks, 4), tmp_path) is None
+    for path in (clicks, image):
+        before = inputs()
+        path.write_bytes(b"12")
+        assert inputs() != before
+        assert read_record(case, inputs(), tmp_path) is None
 
 
 def test_a_failure_is_remembered_and_half_a_file_is_not(tmp_path):
     case = Case("a", (tmp_path / "missing.nii",), None)
-    write_record(record_failure(case, ValueError("odd")), tmp_path)
-    known = read_record(case, tmp_path)
+    write_record(record_failure(case, "inputs", ValueError("odd")), tmp_path)
+    known = read_record(case, "inputs", tmp_path)
     assert known is not None
     assert (known.error, known.scores) == ("ValueError: odd", ())
     path = tmp_path / "cases/a.json"
     path.write_text(path.read_text()[:20])
-    assert read_record(case, tmp_path) is None
+    assert read_record(case, "inputs", tmp_path) is None
+
+
+def test_iou_is_that_of_each_label():
+    both = case_scores({"liver": 1.0, "tumor": 0.7}, present=("liver", "tumor"))
+    found = [steps([both, both])]
+    summary = summary_of(record_case(Case("a", (), None), "", found), steps=1)
+    # (1 + 0.7 / 1.3) / 2 = 0.77, where the mean Dice of 0.85 alone would say 0.74
+    iou = scores_table([record_case(Case("a", (), None), "", found)])
+    assert _iou(iou).tolist() == pytest.approx([0.5 + 0.35 / 1.3] * 2)
+    assert summary["number_of_clicks"]["dice"]["0.85"]["nof"] == 0
+
+
+def test_cvpr2025_has_no_figure_for_a_case_without_classes():
+    records = [record("a", *[0.8] * 6), record("n", *[0.0] * 6, empty=True)]
+    challenge = summary_of(*records, steps=5, protocol=Protocol.cvpr2025)["challenge"]
+    assert challenge["dsc_auc"] == pytest.approx(3.2)

@@ -143,3 +143,18 @@ def test_each_step_is_told_with_its_prediction():
     clicked = evaluation.click_through(on_step=lambda step, seen: told.append((step, seen)))
     assert tuple(step for step, _ in told) == clicked.steps
     assert told[-1][1] is clicked.last
+
+
+def test_other_methods_hear_the_clicks_that_a_model_cannot():
+    settings = EvaluationSettings(protocol=Protocol.recorded, steps=1)
+    evaluation = case_evaluation(
+        half_found(),
+        guidance=None,
+        settings=settings,
+        baselines=(BaselineName.suvmax_50,),
+        recorded=(Click((1, 1, 1), "liver"),),
+    )
+    clicked = evaluation.click_through()
+    found = [step.baselines["suvmax-50"].per_label["liver"].dice for step in clicked.steps]
+    assert found == pytest.approx([0, 2 / 3])
+    assert [step.clicks for step in clicked.steps] == [0, 0]

@@ -29,10 +29,11 @@ from voxclick.cli.options import (
 )
 from voxclick.cli.progress import step_progress
 from voxclick.config import override_inference, problems
-from voxclick.datasets import DEFAULT_LABELS, Case, check_cases, read_dataset
+from voxclick.datasets import DEFAULT_LABELS, Case, read_dataset
 from voxclick.errors import DatasetError, EvaluationError, UsageError
 from voxclick.evaluation.baselines import NEEDS_SUV, BaselineName
 from voxclick.evaluation.evaluation import Evaluation, SavedMasks
+from voxclick.evaluation.runner import uptake_channel
 from voxclick.evaluation.settings import REPLAYING, EvaluationSettings, Protocol
 from voxclick.evaluation.shards import joined_shard
 from voxclick.model_files import ModelSettings, load_model
@@ -153,7 +154,6 @@ def evaluate(
     with joined_shard() as shard:
         loaded = load_model(model, shard.device(device), backend.value)
         cases = choose_cases(data, split, loaded.settings)[:limit]
-        check_cases(shard.share(cases), loaded.settings.labels, loaded.settings.channels)
         total = len(shard.share(cases)) * settings.repeats * (settings.steps + 1)
         with step_progress("evaluating", total, hidden=not shard.is_first) as on_steps:
             evaluation = Evaluation(
@@ -165,7 +165,11 @@ def evaluate(
                 baselines=_baselines(baseline, no_baselines, loaded.settings.channels),
                 clicks=clicks,
                 masks=save_masks,
-                described={"model": str(model), "data": str(data), "backend": backend.value},
+                described={
+                    "model": str(model),
+                    "data": str(data.resolve()),
+                    "backend": backend.value,
+                },
                 on_steps=on_steps,
             )
             evaluation.open()
@@ -219,7 +223,7 @@ def _baselines(
         return ()
     if named:
         return tuple(dict.fromkeys(named))
-    is_suv = any(word in channels[0].lower() for word in ("pet", "suv"))
+    is_suv = uptake_channel(channels) is not None
     return tuple(name for name in BaselineName if is_suv or name not in NEEDS_SUV)
 
 

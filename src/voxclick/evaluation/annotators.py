@@ -62,6 +62,7 @@ class LabelledScan:
         label: the truth, on the same grid.
         number: the case's place in its data set, from 0.
         recorded: clicks that were given before; for the protocols that replay them.
+        pet: which of the volumes shows uptake; None if none is known to.
     """
 
     name: str
@@ -69,6 +70,12 @@ class LabelledScan:
     label: LabelMap
     number: int = 0
     recorded: tuple[Click, ...] | None = None
+    pet: int | None = None
+
+    @property
+    def uptake(self) -> Volume:
+        """The volume that shows uptake, else the first."""
+        return self.volumes[self.pet or 0]
 
 
 class Annotator(ABC):
@@ -167,7 +174,12 @@ class AutoPet4Annotator(Annotator):
     def __init__(self, scan: LabelledScan) -> None:
         tumor = _only_foreground(scan.label, Protocol.autopet4)
         if scan.recorded is None:
-            pet = scan.volumes[0].voxels.astype(np.float32, copy=False)
+            if scan.pet is None and len(scan.volumes) > 1:
+                raise UsageError(
+                    "the protocol autopet4 clicks where a PET is bright, but none of the model's "
+                    f"{len(scan.volumes)} channels is called PET or SUV; give --clicks"
+                )
+            pet = scan.uptake.voxels.astype(np.float32, copy=False)
             clicks = autopet4.simulate_clicks(scan.label.mask(tumor), pet)
             self._of_label = {tumor: clicks.tumor, BACKGROUND: clicks.background}
         else:

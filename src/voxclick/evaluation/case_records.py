@@ -24,7 +24,7 @@ FOLDER = "cases"
 class CaseRecord(BaseModel):
     """Attributes:
     case: the case's name.
-    files: tells whether its files have changed.
+    inputs: tells whether anything has changed that its scores come from.
     scores: rows of `scores.csv`.
     baselines: rows of `baselines.csv`.
     prompts: what the user drew, repeat by repeat, step by step.
@@ -34,22 +34,23 @@ class CaseRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     case: str
-    files: str
+    inputs: str
     scores: tuple[Row, ...] = ()
     baselines: tuple[Row, ...] = ()
     prompts: tuple[tuple[tuple[dict[str, Any], ...], ...], ...] = ()
     error: str | None = None
 
 
-def record_case(case: Case, repeats: Sequence[Sequence[Step]]) -> CaseRecord:
+def record_case(case: Case, inputs: str, repeats: Sequence[Sequence[Step]]) -> CaseRecord:
     """The record of a case that has been clicked through.
 
     Args:
+        inputs: from `digest_of_inputs`, taken before anything was read.
         repeats: all steps, for each repeat.
     """
     return CaseRecord(
         case=case.name,
-        files=digest_of_files(case),
+        inputs=inputs,
         scores=tuple(
             _plain({**_place(case, repeat, step), **step.scores.row(), **_cost(step)})
             for repeat, steps in enumerate(repeats)
@@ -74,11 +75,11 @@ def record_case(case: Case, repeats: Sequence[Sequence[Step]]) -> CaseRecord:
     )
 
 
-def record_failure(case: Case, error: Exception) -> CaseRecord:
+def record_failure(case: Case, inputs: str, error: Exception) -> CaseRecord:
     """The record of a case that could not be clicked through."""
     return CaseRecord(
         case=case.name,
-        files=digest_of_files(case),
+        inputs=inputs,
         error=f"{type(error).__name__}: {error}",
     )
 
@@ -91,27 +92,32 @@ def write_record(record: CaseRecord, run: Path) -> None:
         temporary.write_text(record.model_dump_json() + "\n", encoding="utf-8")
 
 
-def read_record(case: Case, run: Path) -> CaseRecord | None:
+def read_record(case: Case, inputs: str, run: Path) -> CaseRecord | None:
     """The record of a case in a run's folder.
 
     Returns:
-        None if there is none, if it cannot be read, or if the case's files have changed since.
+        None if there is none, if it cannot be read, or if it was made from other inputs.
     """
     try:
         record = CaseRecord.model_validate_json((run / FOLDER / f"{case.name}.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    return record if record.files == digest_of_files(case) else None
+    return record if record.inputs == inputs else None
 
 
-def digest_of_files(case: Case) -> str:
-    """Another one when a file of the case has another place, size or time of change."""
-    paths = [*case.images, *([] if case.label is None else [case.label])]
+def digest_of_inputs(case: Case, clicks: Path | None = None, number: int | None = None) -> str:
+    """Another one when a file of the case has another place, size or time of change.
+
+    Args:
+        clicks: the file of recorded clicks, if they are replayed.
+        number: the case's place in its data set, if it decides on anything.
+    """
+    paths = [*case.images, *(path for path in (case.label, clicks) if path is not None)]
     known = [
         (str(path), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else str(path)
         for path in paths
     ]
-    return hashlib.blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps([known, number]).encode(), digest_size=16).hexdigest()
 
 
 def _place(case: Case, repeat: int, step: Step) -> Row:

@@ -23,6 +23,7 @@ from voxclick.errors import ClickError, UsageError
 from voxclick.evaluation.baselines import BaselineName
 from voxclick.evaluation.case_records import (
     CaseRecord,
+    digest_of_inputs,
     read_record,
     record_case,
     record_failure,
@@ -38,7 +39,7 @@ from voxclick.evaluation.results import (
     write_table,
 )
 from voxclick.evaluation.runner import CaseEvaluation, Step, read_scan
-from voxclick.evaluation.settings import EvaluationSettings
+from voxclick.evaluation.settings import EvaluationSettings, Protocol
 from voxclick.evaluation.shards import Shard
 from voxclick.files import replace_when_written
 from voxclick.hardware import device_name
@@ -147,7 +148,7 @@ class Evaluation:
         """
         for number, case in shard.share(list(enumerate(cases))):
             steps = _StepsLeft(self.steps_per_case, self.on_steps)
-            known = read_record(case, self.out)
+            known = read_record(case, self._inputs(case, number), self.out)
             if known is None or known.error is not None:
                 write_record(self._evaluate_or_say_why_not(case, number, steps), self.out)
             steps.skip()
@@ -158,12 +159,12 @@ class Evaluation:
         Returns:
             The summary.
         """
-        found = [read_record(case, self.out) for case in cases]
-        records = [record for record in found if record is not None]
-        failed = {record.case: record.error for record in records if record.error is not None}
+        records, failed = self._records(cases)
         table, baselines = scores_table(records), baselines_table(records)
         summary = summarise(table, baselines, self.settings, failed)
         write_summary(summary | self._circumstances(started), self.out / "summary.json")
+        for name in ("scores.csv", "baselines.csv", "curve.png", "report.html"):
+            (self.out / name).unlink(missing_ok=True)  # of an earlier run with other cases
         if len(table):
             write_table(table, self.out / "scores.csv")
             if len(baselines):
@@ -173,14 +174,38 @@ class Evaluation:
             write_report(read_run(self.out), self.out / "report.html")
         return summary
 
+    def _records(self, cases: Sequence[Case]) -> tuple[list[CaseRecord], dict[str, str]]:
+        """What is known of the cases, and why the others have no scores."""
+        records: list[CaseRecord] = []
+        failed: dict[str, str] = {}
+        for number, case in enumerate(cases):
+            record = read_record(case, self._inputs(case, number), self.out)
+            if record is None:
+                failed[case.name] = "its files changed, or its record was lost, during the run"
+            elif record.error is not None:
+                failed[case.name] = record.error
+            else:
+                records.append(record)
+        return records, failed
+
+    def _inputs(self, case: Case, number: int) -> str:
+        """What the scores of a case come from; its place decides on the scribbles of autoPET V."""
+        is_by_place = self.settings.protocol is Protocol.autopet5
+        return digest_of_inputs(case, self._click_file(case), number if is_by_place else None)
+
+    def _click_file(self, case: Case) -> Path | None:
+        return None if self.clicks is None else self.clicks / f"{case.name}.json"
+
     def _evaluate_or_say_why_not(self, case: Case, number: int, steps: _StepsLeft) -> CaseRecord:
+        inputs = self._inputs(case, number)  # before anything is read
         try:
-            return self._evaluate(case, number, steps)
+            return record_case(case, inputs, self._click_through(case, number, steps))
         except Exception as error:  # noqa: BLE001 - one bad case must not cost the others
             warnings.warn(f"{case.name}: has no scores ({error})", stacklevel=2)
-            return record_failure(case, error)
+            return record_failure(case, inputs, error)
 
-    def _evaluate(self, case: Case, number: int, steps: _StepsLeft) -> CaseRecord:
+    def _click_through(self, case: Case, number: int, steps: _StepsLeft) -> list[tuple[Step, ...]]:
+        """The steps of every repeat; files of the first."""
         scan = read_scan(case, self.model.settings, number, self._recorded(case))
         session = InteractiveSession(self.model, scan.volumes, self.inference, self.cache)
         evaluation = CaseEvaluation(session, scan, self.settings, self.baselines)
@@ -198,22 +223,24 @@ class Evaluation:
         ]
         if self.masks is SavedMasks.last:
             write_label_map(first.last, self.out / "masks" / f"{case.name}.nii.gz")
-        write_clicks(first.clicks, self.out / "clicks" / f"{case.name}.json", "points")
+        # as they were said, repeats included, so that the file replays step by step
+        said = [click for step in first.steps for p in step.prompts for click in p.clicks]
+        write_clicks(said, self.out / "clicks" / f"{case.name}.json", "points")
         pictures = self.out / "pictures"
         pictures.mkdir(exist_ok=True)
         plot_case(
-            scan.volumes[0],
+            scan.uptake,
             scan.label,
             {"before corrections": first.first, f"after {self.settings.steps} steps": first.last},
             first.clicks,
             pictures / f"{case.name}.png",
         )
-        return record_case(case, [first.steps, *others])
+        return [first.steps, *others]
 
     def _recorded(self, case: Case) -> tuple[Click, ...] | None:
-        if self.clicks is None:
+        path = self._click_file(case)
+        if path is None:
             return None
-        path = self.clicks / f"{case.name}.json"
         clicks = read_clicks(path)
         unknown = {click.label for click in clicks} - set(self.model.settings.labels)
         if unknown:
@@ -226,8 +253,9 @@ class Evaluation:
     def _identity(self) -> dict[str, Any]:
         """The same for evaluations that leave the same."""
         return {
-            **self.described,
+            **{key: value for key, value in self.described.items() if key != "model"},
             **self.settings.model_dump(mode="json"),
+            "voxclick": voxclick.__version__,
             "model_fingerprint": self.model.fingerprint,
             "inference": self.inference.model_dump(mode="json"),
             "cache_dtype": self.cache.dtype,
@@ -240,6 +268,7 @@ class Evaluation:
         finished = datetime.now(timezone.utc)
         return {
             **self.described,
+            "clicks": None if self.clicks is None else str(self.clicks),
             "settings": self.settings.model_dump(mode="json"),
             "model_fingerprint": self.model.fingerprint,
             "inference": self.inference.model_dump(mode="json"),

@@ -97,14 +97,15 @@ def plot_case(
         title: scan.orient(_foreground(prediction)) for title, prediction in predictions.items()
     }
     k = int(truth.sum(axis=(0, 1)).argmax()) if truth.any() else truth.shape[2] // 2
-    brightest = float(np.percentile(voxels, 99.9))
+    low, high = np.percentile(voxels, (1, 99.9)).tolist()
+    window = (min(low, 0.0), max(high, low + 1e-6))  # uptake from 0 on, a CT from air on
     figure = Figure(figsize=(3.1 * len(masks), 7.4), dpi=130, layout="constrained")
     rows = figure.subplots(2, len(masks), height_ratios=[voxels.shape[2] * scan.spacing[2], 320])
     for column, (title, mask) in enumerate(masks.items()):
         projection, slice_ = rows[0, column], rows[1, column]
         projection.set_title(title, fontsize=10)
-        _draw(projection, voxels.max(axis=1), np.any(mask, axis=1), brightest, scan.aspect(0, 2))
-        _draw(slice_, voxels[..., k], mask[..., k], brightest, scan.aspect(0, 1))
+        _draw(projection, voxels.max(axis=1), np.any(mask, axis=1), window, scan.aspect(0, 2))
+        _draw(slice_, voxels[..., k], mask[..., k], window, scan.aspect(0, 1))
         if column == len(masks) - 1:
             for click in clicks:
                 i, j, at = scan.index(click.index)
@@ -149,9 +150,15 @@ def _foreground(label_map: LabelMap) -> NDArray[np.bool_]:
 
 
 def _draw(
-    axes: Axes, picture: NDArray, mask: NDArray[np.bool_], brightest: float, aspect: float
+    axes: Axes,
+    picture: NDArray,
+    mask: NDArray[np.bool_],
+    window: tuple[float, float],
+    aspect: float,
 ) -> None:
-    axes.imshow(picture.T, cmap="gray_r", vmin=0, vmax=brightest, origin="lower", aspect=aspect)
+    axes.imshow(
+        picture.T, cmap="gray_r", vmin=window[0], vmax=window[1], origin="lower", aspect=aspect
+    )
     if mask.any():
         axes.contour(mask.T, levels=[0.5], colors="#d1495b", linewidths=1.1)
     _show_as_radiologists_do(axes)

@@ -172,7 +172,11 @@ def _challenge(
     of_case = _CHALLENGES.get(settings.protocol)
     if of_case is None:
         return None
+    if settings.protocol is Protocol.cvpr2025:
+        table = table.loc[~table.empty_label]  # there the mean is over the classes of a case
     cases = [asdict(of_case(rows)) for _, rows in table.sort_values("step").groupby("case")]
+    if not cases:
+        return None
     if settings.protocol in _FAILURES_ARE_ZERO:
         cases += [dict.fromkeys(cases[0], 0.0)] * failures
     means = pd.DataFrame(cases).mean()  # NaN is left out, as the challenges do
@@ -213,12 +217,26 @@ def _numbers_of_clicks(table: pd.DataFrame, steps: int) -> dict[str, Any]:
     """NoC and NoF, in steps; see `metrics.curves`."""
     if steps == 0:
         return {}
-    curves = {"dice": _curves(table, "dice")}
-    curves["iou"] = [[dice / (2 - dice) for dice in curve] for curve in curves["dice"]]
+    with_iou = table.assign(iou=_iou(table))
+    curves = {metric: _curves(with_iou, metric) for metric in ("dice", "iou")}
     return {
         metric: {f"{quality:.2f}": _number_of_clicks(of_metric, quality) for quality in QUALITIES}
         for metric, of_metric in curves.items()
     }
+
+
+def _iou(table: pd.DataFrame) -> pd.Series:
+    """Mean IoU over the labels that a case has: Dice / (2 - Dice) of each."""
+    labels = [c.removeprefix("has_") for c in table.columns if c.startswith("has_")]
+    if not labels:
+        return table.dice / (2 - table.dice)
+    of_labels = [
+        (table[f"dice_{label}"] / (2 - table[f"dice_{label}"])).where(
+            table[f"has_{label}"].astype(bool)
+        )
+        for label in labels
+    ]
+    return pd.Series(pd.concat(of_labels, axis=1).mean(axis=1))
 
 
 def _number_of_clicks(curves: Sequence[Sequence[float]], quality: float) -> dict[str, float | None]:

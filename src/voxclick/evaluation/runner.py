@@ -15,6 +15,7 @@ from voxclick.evaluation.settings import EvaluationSettings
 from voxclick.io import read_label_map, read_volume
 from voxclick.model_files import ModelSettings
 from voxclick.session import InteractiveSession, Prediction
+from voxclick.types import Index3
 from voxclick.volume import LabelMap
 
 NO_CLICKS = "no-clicks"
@@ -84,7 +85,17 @@ def read_scan(
             f"{case.label}: lies on another grid than {case.images[0]}; expected shape "
             f"{volumes[0].shape}, got {label.shape}"
         )
-    return LabelledScan(case.name, volumes, label, number, recorded)
+    return LabelledScan(case.name, volumes, label, number, recorded, uptake_channel(model.channels))
+
+
+def uptake_channel(channels: Sequence[str]) -> int | None:
+    """The first channel whose name has PET or SUV in it."""
+    named = (
+        number
+        for number, name in enumerate(channels)
+        if any(word in name.lower() for word in ("pet", "suv"))
+    )
+    return next(named, None)
 
 
 class CaseEvaluation:
@@ -108,9 +119,10 @@ class CaseEvaluation:
         self._scan = scan
         self._settings = settings
         self._scorer = CaseScorer(scan.label)
+        self._said: dict[Index3, str] = {}
         self._baselines = {
             name.value: {
-                label: build_baseline(name, scan.volumes[0], scan.label.mask(label))
+                label: build_baseline(name, scan.uptake, scan.label.mask(label))
                 for label in scan.label.labels[1:]
             }
             for name in baselines
@@ -127,6 +139,7 @@ class CaseEvaluation:
             UsageError: the protocol does not suit the model or the case.
         """
         self._session.reset()
+        self._said.clear()
         annotator = build_annotator(self._scan, self._settings, repeat)
         prompts = self._listen(annotator, None)
         first = prediction = self._predict(prompts, None)
@@ -143,23 +156,24 @@ class CaseEvaluation:
         return ClickedThrough(tuple(steps), first.label_map, prediction.label_map, clicks)
 
     def _listen(self, annotator: Annotator, seen: Prediction | None) -> Sequence[Prompt]:
-        if not self._session.takes_clicks:
-            return ()
         return annotator.before() if seen is None else annotator.next(seen.label_map)
 
     def _predict(self, prompts: Sequence[Prompt], before: Prediction | None) -> Prediction:
-        if before is not None and not prompts:
+        for click in (click for prompt in prompts for click in prompt.clicks):
+            self._tell(click)
+        if before is not None and not (prompts and self._session.takes_clicks):
             # nothing left to correct, or no way to: the prediction stands, at no cost
             return Prediction(before.label_map, changed=None, windows=0, seconds=0.0)
-        for click in dict.fromkeys(click for prompt in prompts for click in prompt.clicks):
-            self._tell(click)
         return self._session.predict()
 
     def _tell(self, click: Click) -> None:
-        """Add a click; where the user said otherwise before, what was said last counts."""
-        for earlier in self._session.clicks:
-            if earlier.index == click.index and earlier.label != click.label:
-                self._session.remove(earlier)
+        """Say a click; where the user said otherwise before, what was said last counts."""
+        earlier = self._said.get(click.index)
+        self._said[click.index] = click.label
+        if not self._session.takes_clicks:
+            return  # the other methods hear it all the same
+        if earlier not in (None, click.label):
+            self._session.remove(Click(click.index, earlier))
         self._session.add([click])
 
     def _step(
@@ -186,13 +200,12 @@ class CaseEvaluation:
     def _score_baselines(self, without_clicks: CaseScores) -> dict[str, CaseScores]:
         if not self._baselines:
             return {}
-        clicks = self._session.clicks
         scores = {NO_CLICKS: without_clicks}
         for name, methods in self._baselines.items():
             masks = {
                 label: method.segment(
-                    [click.index for click in clicks if click.label == label],
-                    [click.index for click in clicks if click.label != label],
+                    [index for index, said in self._said.items() if said == label],
+                    [index for index, said in self._said.items() if said != label],
                 )
                 for label, method in methods.items()
             }

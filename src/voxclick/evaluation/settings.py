@@ -67,6 +67,7 @@ _BELONGS_TO = {
     "patch_size": frozenset({Protocol.patch_corrective}),
     "stopping": _SIMULATED,
     "repeats": _SIMULATED,
+    "seed": _SIMULATED,
 }
 
 

@@ -42,7 +42,7 @@ class Shard:
     def device(self, wanted: str) -> str:
         """The device of this process: each takes a GPU of its own where there is one."""
         local = os.environ.get("LOCAL_RANK")
-        if wanted != "auto" or local is None or not torch.cuda.is_available():
+        if wanted not in ("auto", "cuda") or local is None or not torch.cuda.is_available():
             return wanted
         return f"cuda:{int(local) % torch.cuda.device_count()}"
 

@@ -95,12 +95,20 @@ def _refuse_unlike(a: EvaluatedRun, b: EvaluatedRun, names: tuple[str, str]) -> 
         ("protocol", a.protocol, b.protocol),
         ("number of steps", a.steps, b.steps),
         ("list of labels", labels_a or "one label", labels_b or "one label"),
+        ("user", _user(a), _user(b)),
     ):
         if of_a != of_b:
             raise UsageError(
                 f"the two evaluations cannot be compared, for their {what} differs ({of_a} in "
                 f"{names[0]}, {of_b} in {names[1]}); evaluate one of the models again as the other"
             )
+
+
+def _user(run: EvaluatedRun) -> str:
+    """How the user clicks, in the settings' words, whatever was drawn at random."""
+    settings = run.summary.get("settings", {})
+    said = {key: value for key, value in settings.items() if key not in ("seed", "repeats")}
+    return ", ".join(f"{key} {value}" for key, value in sorted(said.items())) or "not recorded"
 
 
 def _common_cases(
