@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from voxclick.evaluation.baselines import BaselineName
 
 from voxclick import Click, InteractiveSession, LabelMap, Volume
 from voxclick.evaluation.annotators import LabelledScan
+from voxclick.evaluation.baselines import BaselineName
 from voxclick.evaluation.runner import NO_CLICKS, CaseEvaluation
 from voxclick.evaluation.settings import EvaluationSettings, Protocol
 from voxclick.guidance import DiskGuidance
