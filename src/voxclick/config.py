@@ -221,4 +221,6 @@ def _problem(problem: ErrorDetails, values: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{place}: there is no such setting (docs/reference/configuration.md lists them)"
     message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message  # of several settings together, which it names
     return f"{place}: {message} (got {str(problem['input'])[:60]})"

@@ -117,6 +117,15 @@ def test_autopet5_scribbles_on_one_slice_of_the_error(number):
     assert annotator.next(case.label) == []
 
 
+def test_autopet5_tells_something_new_of_an_error_that_stays():
+    case = scan()
+    annotator = build_annotator(case, EvaluationSettings(protocol=Protocol.autopet5))
+    prompts = [annotator.next(nothing_found(case))[0] for _ in range(3)]
+    assert len({prompt.voxels for prompt in prompts}) == 1  # the scribble is the challenge's
+    clicks = [click for prompt in prompts for click in prompt.clicks]
+    assert len(set(clicks)) == len(clicks) >= 3
+
+
 def test_recorded_clicks_come_one_by_one():
     clicks = (Click((1, 1, 1), "tumor"), Click((9, 9, 9), "background"))
     case = scan(recorded=clicks)

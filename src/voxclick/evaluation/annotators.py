@@ -199,12 +199,17 @@ class AutoPet4Annotator(Annotator):
 
 
 class AutoPet5Annotator(Annotator):
-    """A scribble a step, in the larger of the errors."""
+    """A scribble a step, in the larger of the errors.
+
+    An error that stays gets the same scribble again. The clicks that stand for it are then others
+    of its voxels, as long as there are any: told the same clicks, the network would change nothing.
+    """
 
     def __init__(self, scan: LabelledScan) -> None:
         self._tumor = _only_foreground(scan.label, Protocol.autopet5)
         self._label = scan.label
         self._strategy = autopet5.strategy_of(scan.number)
+        self._clicked: set[Index3] = set()
 
     def next(self, prediction: LabelMap) -> Sequence[Prompt]:
         scribble = autopet5.next_scribble(
@@ -213,8 +218,10 @@ class AutoPet5Annotator(Annotator):
         if scribble is None:
             return []
         name = self._tumor if scribble.is_foreground else BACKGROUND
-        drawn = _mask_of(scribble.voxels, self._label.shape)
+        new = [voxel for voxel in scribble.voxels if voxel not in self._clicked]
+        drawn = _mask_of(new or scribble.voxels, self._label.shape)
         clicks = clicks_from_scribble(drawn, name, self._label.geometry)
+        self._clicked |= {click.index for click in clicks}
         return [Prompt(PromptKind.scribble, name, scribble.voxels, clicks)]
 
 

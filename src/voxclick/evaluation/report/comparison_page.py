@@ -133,7 +133,8 @@ def caution(comparison: Comparison) -> str:
         "B − A of the same case, averaged; the interval is a bootstrap over the cases, p a "
         f"two-sided Wilcoxon signed-rank test. These are {counted(len(rows), 'comparison')}, and "
         "p is corrected for none of them: of models that do not differ, about one comparison in "
-        "twenty has p < 0.05 all the same. Decide before you look which one counts."
+        "twenty has p < 0.05 all the same. Decide before you look which one counts. An interval "
+        "from a handful of cases is little more than their range, and too narrow."
     )
 
 

@@ -226,7 +226,9 @@ def _curves_caption(methods: Sequence[Method]) -> str:
     if len(methods) > 1:
         caption += " Thin lines: other methods with the same clicks, means over the same cases."
     if any(method.role is CurveRole.oracle for method in methods):
-        caption += " Dashed: knows the label, so it bounds what a method of its kind can reach."
+        caption += (
+            " Dashed: knows the label, so it bounds what one threshold for the whole image reaches."
+        )
     return caption
 
 
