@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from voxclick import Volume, write_volume
 from voxclick.cli.evaluate import print_summary
 from voxclick.datasets import Case
 from voxclick.evaluation.case_records import (
@@ -231,6 +232,16 @@ def test_a_record_holds_until_what_it_comes_from_changes(tmp_path):
         path.write_bytes(b"12")
         assert inputs() != before
         assert read_record(case, inputs(), tmp_path) is None
+
+
+def test_the_voxels_of_a_detached_header_are_inputs(tmp_path):
+    header = tmp_path / "a.mhd"
+    write_volume(Volume(np.zeros((4, 4, 4), np.float32), np.eye(4)), header)
+    case = Case("a", (header,), None)
+    before = digest_of_inputs(case)
+    voxels = next(path for path in tmp_path.iterdir() if path != header)
+    voxels.write_bytes(voxels.read_bytes() + b"1")
+    assert digest_of_inputs(case) != before
 
 
 def test_a_failure_is_remembered_and_half_a_file_is_not(tmp_path):

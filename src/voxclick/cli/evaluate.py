@@ -154,7 +154,7 @@ def evaluate(
     with joined_shard() as shard:
         loaded = load_model(model, shard.device(device), backend.value)
         cases = choose_cases(data, split, loaded.settings)[:limit]
-        total = len(shard.share(cases)) * settings.repeats * (settings.steps + 1)
+        total = len(shard.share(cases)) * settings.predictions
         with step_progress("evaluating", total, hidden=not shard.is_first) as on_steps:
             evaluation = Evaluation(
                 out=out,

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from voxclick.clicks.click import Click
 from voxclick.errors import ClickError
+from voxclick.files import replace_when_written
 from voxclick.types import Index3
 
 POINTS_TYPE = "Multiple points"
@@ -92,12 +92,8 @@ def write_clicks(
     path = Path(path)
     content = _to_points_form(clicks) if form == "points" else _to_labels_form(clicks)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replace_when_written(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _to_labels_form(clicks: Sequence[Click]) -> dict[str, list[list[int]]]:

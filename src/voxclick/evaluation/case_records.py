@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from voxclick.datasets import Case
 from voxclick.evaluation.runner import Step
 from voxclick.files import replace_when_written
+from voxclick.io import IMAGE_SUFFIXES, files_of
 
 Row: TypeAlias = dict[str, str | int | float | bool | None]
 """Of a table; None where a score is undefined."""
@@ -112,12 +113,19 @@ def digest_of_inputs(case: Case, clicks: Path | None = None, number: int | None 
         clicks: the file of recorded clicks, if they are replayed.
         number: the case's place in its data set, if it decides on anything.
     """
-    paths = [*case.images, *(path for path in (case.label, clicks) if path is not None)]
+    named = [*case.images, *(path for path in (case.label, clicks) if path is not None)]
     known = [
         (str(path), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else str(path)
-        for path in paths
+        for one in named
+        for path in _files_of(one)
     ]
     return hashlib.blake2b(json.dumps([known, number]).encode(), digest_size=16).hexdigest()
+
+
+def _files_of(path: Path) -> tuple[Path, ...]:
+    """The voxel file of a detached header belongs to it; what is no image is one file."""
+    is_image = path.exists() and path.name.lower().endswith(IMAGE_SUFFIXES)
+    return files_of(path) if is_image else (path,)
 
 
 def _place(case: Case, repeat: int, step: Step) -> Row:

@@ -111,11 +111,6 @@ class Evaluation:
     described: Mapping[str, str] = field(default_factory=dict)
     on_steps: Callable[[int], None] = _nobody
 
-    @property
-    def steps_per_case(self) -> int:
-        """Predictions of a case, in all repeats."""
-        return self.settings.repeats * (self.settings.steps + 1)
-
     def open(self) -> None:
         """Make the folder, or go on with one that holds the same evaluation.
 
@@ -147,7 +142,7 @@ class Evaluation:
             shard: which process this is.
         """
         for number, case in shard.share(list(enumerate(cases))):
-            steps = _StepsLeft(self.steps_per_case, self.on_steps)
+            steps = _StepsLeft(self.settings.predictions, self.on_steps)
             known = read_record(case, self._inputs(case, number), self.out)
             if known is None or known.error is not None:
                 write_record(self._evaluate_or_say_why_not(case, number, steps), self.out)

@@ -143,13 +143,17 @@ def _per_step(table: pd.DataFrame, metric: str) -> tuple[list[float | None], lis
 
 def _per_label(table: pd.DataFrame) -> dict[str, list[float | None]]:
     """Mean Dice of each label over the cases that have it; nothing where there is but one."""
-    labels = [c.removeprefix("has_") for c in table.columns if c.startswith("has_")]
     return {
         label: _per_step(
             pd.DataFrame(table.loc[table[f"has_{label}"].astype(bool)]), f"dice_{label}"
         )[0]
-        for label in labels
+        for label in _labels(table)
     }
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    """Those with columns of their own; none where there is but one label."""
+    return [c.removeprefix("has_") for c in table.columns if c.startswith("has_")]
 
 
 def _curves(table: pd.DataFrame, metric: str) -> list[list[float]]:
@@ -184,7 +188,7 @@ def _challenge(
 
 
 def _cvpr2025(rows: pd.DataFrame) -> Cvpr2025Summary:
-    classes = sum(rows[c].iloc[0] for c in rows.columns if c.startswith("has_")) or 1
+    classes = sum(rows[f"has_{label}"].iloc[0] for label in _labels(rows)) or 1
     is_late = rows.seconds.sum() > CVPR2025_SECONDS_PER_CLASS * classes
     on_time = 0.0 if is_late else 1.0
     return cvpr2025_summary((rows.dice * on_time).tolist(), (rows.nsd * on_time).tolist())
@@ -227,7 +231,7 @@ def _numbers_of_clicks(table: pd.DataFrame, steps: int) -> dict[str, Any]:
 
 def _iou(table: pd.DataFrame) -> pd.Series:
     """Mean IoU over the labels that a case has: Dice / (2 - Dice) of each."""
-    labels = [c.removeprefix("has_") for c in table.columns if c.startswith("has_")]
+    labels = _labels(table)
     if not labels:
         return table.dice / (2 - table.dice)
     of_labels = [

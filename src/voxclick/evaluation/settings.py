@@ -120,6 +120,11 @@ class EvaluationSettings(BaseModel):
         return self
 
     @property
+    def predictions(self) -> int:
+        """Of a case, in all repeats."""
+        return self.repeats * (self.steps + 1)
+
+    @property
     def strategy(self) -> ClickStrategy:
         """Where a simulated user clicks.
 
