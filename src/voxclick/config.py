@@ -14,7 +14,7 @@ from voxclick.datasets import Dataset
 from voxclick.errors import UsageError
 from voxclick.files import replace_when_written
 from voxclick.guidance import DiskGuidance, GuidanceSettings
-from voxclick.model_files import ModelSettings
+from voxclick.model_files import ModelSettings, read_model_settings
 from voxclick.networks import NetworkSettings
 from voxclick.preprocessing import PercentileScaling, PreprocessingSettings
 from voxclick.sliding_window import InferenceSettings, SlidingWindows
@@ -26,6 +26,7 @@ class DataSettings(BaseModel):
 
     Attributes:
         labels: names by index, background first; None takes the data set's own.
+        channels: which of the data set's image channels, by name, in this order; None takes all.
         validation_fraction: share of the training cases that is only looked at; 0 trains on all,
             then the last model is the best.
         folds: with a number, cross-validation instead of a fraction …
@@ -37,6 +38,7 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: tuple[str, ...] | None = None
+    channels: tuple[str, ...] | None = None
     validation_fraction: float = Field(default=0.2, ge=0, lt=1)
     folds: int | None = Field(default=None, ge=2)
     fold: int = Field(default=0, ge=0)
@@ -57,6 +59,9 @@ class RunConfig(BaseModel):
         seed: of the first weights, the crops, the clicks and the split.
         preprocessing: one entry in `intensity` serves all channels.
         guidance: null trains a network without clicks.
+        weights: a model file whose weights training starts from; null starts from random ones.
+            What is not said of `preprocessing`, `guidance`, `network`, `inference` and of
+            `training.crop` is then that model's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,6 +75,7 @@ class RunConfig(BaseModel):
     network: NetworkSettings = NetworkSettings()
     inference: InferenceSettings = SlidingWindows()
     training: TrainingSettings = TrainingSettings()
+    weights: Path | None = None
 
     @model_validator(mode="after")
     def _clicks_agree(self) -> RunConfig:
@@ -111,9 +117,13 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         UsageError: unreadable, or an unknown or wrong entry; all of them are named.
+        ModelFileError: `weights` is no model file.
     """
     values = {} if path is None else _read_mapping(path)
-    config = _validated(values, str(path))
+    for override in overrides:
+        if override.startswith("weights="):
+            _apply(values, override)
+    config = _validated(_completed_by_weights(values), str(path))
     if not overrides:
         return config
     # on the resolved values, so that inference.window=… needs no inference.kind beside it
@@ -149,6 +159,21 @@ def save_config(config: RunConfig, path: Path) -> None:
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     with replace_when_written(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _completed_by_weights(values: dict[str, Any]) -> dict[str, Any]:
+    """What a configuration leaves open, as the model has it whose weights it starts from."""
+    asked = {"preprocessing", "guidance", "network", "inference"} - values.keys()
+    if values.get("weights") is None or not asked:
+        return values
+    model = read_model_settings(values["weights"])
+    completed = model.model_dump(mode="json", include=asked) | values
+    training = dict(values.get("training") or {})
+    if isinstance(model.inference, SlidingWindows):
+        training.setdefault("crop", model.inference.window)
+    if completed["guidance"] is None:
+        training.setdefault("simulation", None)
+    return completed | {"training": training}
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ training:
   average_decay: 0.9
   gradient_clip: 1
   validate_every: 1
-  validation_steps: 2
+  validation: {stopping: {name: max-steps, max_steps: 2}}
   simulation: {stopping: {name: max-steps, max_steps: 2}}
 """
 

@@ -5,8 +5,17 @@ from voxclick.model_files.model import (
     Model,
     ModelSettings,
     load_model,
+    read_model_settings,
     resolve_device,
     save_model,
 )
 
-__all__ = ["Backend", "Model", "ModelSettings", "load_model", "resolve_device", "save_model"]
+__all__ = [
+    "Backend",
+    "Model",
+    "ModelSettings",
+    "load_model",
+    "read_model_settings",
+    "resolve_device",
+    "save_model",
+]

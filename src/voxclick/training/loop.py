@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from voxclick.augmentation import CropSampler
 from voxclick.datasets import Case
 from voxclick.errors import TrainingError, UsageError
-from voxclick.model_files import ModelSettings, resolve_device, save_model
+from voxclick.model_files import ModelSettings, load_model, resolve_device, save_model
 from voxclick.networks import lay_out_for, window_multiple
 from voxclick.sliding_window.precision import resolve_precision
 from voxclick.training.air import air_threshold
@@ -62,13 +62,15 @@ class Trainer:
         model_settings: what the model file will say.
         folder: where model, checkpoint and logs go.
         seed: of first weights, crops and clicks.
+        weights: a model file whose weights are the first; None draws them from the seed.
         cache: folder for preprocessed volumes; None keeps them in memory.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         devices: processes on this machine; under torchrun or Slurm, what those were told.
         nodes: machines.
 
     Raises:
-        UsageError: the settings contradict each other.
+        UsageError: the settings contradict each other, or the model whose weights are wanted.
+        ModelFileError: `weights` is no model file.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Trainer:
         folder: RunFolder,
         *,
         seed: int = 0,
+        weights: Path | None = None,
         cache: Path | None = None,
         device: str = "auto",
         devices: int = 1,
@@ -94,7 +97,10 @@ class Trainer:
 
         # every process starts from the same weights
         seed_everything(seed, verbose=False)
-        self.network = lay_out_for(model_settings.build_network(), self.fabric.device)
+        first = model_settings.build_network()
+        if weights is not None:
+            _take_weights(first, weights, model_settings)
+        self.network = lay_out_for(first, self.fabric.device)
         self.average: AveragedModel | None = None
         optimizer = build_optimizer(self.network.parameters(), settings.optimizer)
         self.learner, self.optimizer = self.fabric.setup(self.network, optimizer)
@@ -231,7 +237,7 @@ class Trainer:
             mine,
             self.model_settings,
             self._best_network(),
-            self.settings.validation_steps,
+            self.settings.validation,
             self.seed,
         )
         total = self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum")
@@ -312,6 +318,24 @@ class Trainer:
             "lower training.optimizer.learning_rate, or set training.precision=float32; what "
             f"earlier epochs saved is kept in {self.folder.path}"
         )
+
+
+def _take_weights(network: nn.Module, path: Path, settings: ModelSettings) -> None:
+    model = load_model(path, "cpu")
+    for kind in ("labels", "channels", "network"):
+        theirs, ours = getattr(model.settings, kind), getattr(settings, kind)
+        if theirs != ours:
+            raise UsageError(
+                f"{path}: weights for the {kind} {theirs} cannot be trained further with {ours}; "
+                "correct the configuration or the data set's description, or start from random "
+                "weights"
+            )
+    if model.settings.in_channels != settings.in_channels:
+        raise UsageError(
+            f"{path}: is a model {'without' if model.settings.guidance is None else 'with'} "
+            "clicks, but guidance says otherwise; both must agree"
+        )
+    network.load_state_dict(model.network.state_dict())
 
 
 def _label_indices(output: Tensor) -> Tensor:

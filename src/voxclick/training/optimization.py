@@ -42,7 +42,8 @@ def learning_rate_factor(step: int, steps: int, settings: ScheduleSettings) -> f
     if settings.name == "polynomial":
         return (1 - done) ** settings.power
     if settings.name == "multi-step":
-        return 0.1 ** sum(done >= milestone for milestone in settings.milestones)
+        passed = sum(done >= milestone for milestone in settings.milestones)
+        return settings.milestone_factor**passed
     return 1.0
 
 

@@ -7,7 +7,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from voxclick.augmentation import AugmentationSettings
-from voxclick.simulation import SimulationSettings
+from voxclick.simulation import (
+    ClickStrategy,
+    LargestError,
+    MaxSteps,
+    SimulationSettings,
+    StoppingCriterion,
+)
 from voxclick.sliding_window.precision import Precision
 from voxclick.types import Index3
 
@@ -32,17 +38,29 @@ class ScheduleSettings(_Settings):
     """How the learning rate falls over the optimizer steps of the whole run.
 
     Attributes:
-        name: ``cosine`` to zero, ``polynomial`` to zero with `power`, ``multi-step`` (a tenth at
-            each milestone), or ``constant``.
+        name: ``cosine`` to zero, ``polynomial`` to zero with `power`, ``multi-step`` (times
+            `milestone_factor` at each milestone), or ``constant``.
         warmup_steps: linear rise from zero before that.
         power: of the polynomial.
         milestones: fractions of the run.
+        milestone_factor: what is left of the rate there.
     """
 
     name: Literal["cosine", "polynomial", "multi-step", "constant"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
     power: float = Field(default=0.9, gt=0)
     milestones: tuple[float, ...] = (0.5, 0.75, 0.9)
+    milestone_factor: float = Field(default=0.1, gt=0, lt=1)
+
+
+class ValidationSettings(_Settings):
+    """Attributes:
+    strategy: where the simulated user of a validation clicks.
+    stopping: when it stops. Its last Dice stands for the steps that it leaves out.
+    """
+
+    strategy: ClickStrategy = LargestError()
+    stopping: StoppingCriterion = MaxSteps(max_steps=5)
 
 
 class LossSettings(_Settings):
@@ -79,8 +97,8 @@ class TrainingSettings(_Settings):
         validated and saved; None for none.
     gradient_clip: largest norm of the gradient; None for no limit.
     validate_every: epochs between validations; the last epoch is always validated.
-    validation_steps: simulated clicks of a validation (`largest-error`); the best model is the
-        one with the highest mean Dice over the steps 0 to this one.
+    validation: who clicks in a validation. The best model is the one with the highest mean Dice
+        over all steps, the one without clicks included.
     """
 
     epochs: int = Field(default=100, ge=1)
@@ -98,4 +116,4 @@ class TrainingSettings(_Settings):
     average_decay: float | None = Field(default=None, gt=0, lt=1)
     gradient_clip: float | None = Field(default=None, gt=0)
     validate_every: int = Field(default=10, ge=1)
-    validation_steps: int = Field(default=5, ge=0)
+    validation: ValidationSettings = ValidationSettings()

@@ -14,9 +14,10 @@ from voxclick.guidance import build_encoder
 from voxclick.model_files import Model, ModelSettings
 from voxclick.preprocessing import label_of_margins
 from voxclick.session import ClickedImage
-from voxclick.simulation import LargestError, MaxSteps, SimulatedUser
+from voxclick.simulation import SimulatedUser
 from voxclick.simulation.errors import dice_of_label
 from voxclick.training.cache import PreparedCase
+from voxclick.training.settings import ValidationSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,17 @@ class ValidationResult:
 
 
 def validate_case(
-    case: PreparedCase, settings: ModelSettings, network: nn.Module, steps: int, seed: int
+    case: PreparedCase,
+    settings: ModelSettings,
+    network: nn.Module,
+    validation: ValidationSettings,
+    seed: int,
 ) -> tuple[list[float], torch.Tensor]:
-    """Dice after 0, 1, …, ``steps`` clicks of `largest-error`, and the last prediction.
+    """Dice after 0, 1, … steps of clicks, as many as there may be, and the last prediction.
 
     A network without clicks gets one prediction, whose Dice stands for all steps.
     """
+    steps = validation.stopping.max_steps
     device = next(network.parameters()).device
     label = case.label
     shape = (label.shape[0], label.shape[1], label.shape[2])
@@ -51,7 +57,7 @@ def validate_case(
     def read_image(box: Box) -> torch.Tensor:
         return case.image[(slice(None), *box.to_slices())]
 
-    user = SimulatedUser(LargestError(), MaxSteps(max_steps=steps), seed, len(settings.labels))
+    user = SimulatedUser(validation.strategy, validation.stopping, seed, len(settings.labels))
     scores: list[float] = []
     while True:
         clicks = [list(of_label) for of_label in user.clicked]
@@ -59,7 +65,7 @@ def validate_case(
         margins = inference.margins(source, Box.of_shape(shape))
         prediction = label_of_margins(margins).cpu()
         scores.append(_mean_dice(label, prediction, len(settings.labels)))
-        if encoder is None or not user.next_clicks(label, prediction, case.spacing_mm):
+        if encoder is None or user.next_clicks(label, prediction, case.spacing_mm) is None:
             return scores + scores[-1:] * (steps + 1 - len(scores)), prediction
 
 
@@ -67,18 +73,19 @@ def validate(
     cases: Sequence[PreparedCase],
     settings: ModelSettings,
     network: nn.Module,
-    steps: int,
+    validation: ValidationSettings,
     seed: int,
 ) -> tuple[torch.Tensor, tuple[np.ndarray, np.ndarray, np.ndarray] | None]:
     """Validate some cases.
 
     Returns:
-        The sum of Dice over the cases per step, shape (steps + 1,), and the first case's picture.
+        The sum of Dice over the cases per step, shape (most steps + 1,), and the first case's
+        picture.
     """
-    total = torch.zeros(steps + 1, dtype=torch.float64)
+    total = torch.zeros(validation.stopping.max_steps + 1, dtype=torch.float64)
     example = None
     for case in cases:
-        scores, prediction = validate_case(case, settings, network, steps, seed)
+        scores, prediction = validate_case(case, settings, network, validation, seed)
         total += torch.tensor(scores, dtype=torch.float64)
         if example is None:
             example = (case.image[0].numpy(), case.label.numpy() > 0, prediction.numpy() > 0)
