@@ -45,10 +45,11 @@ train_phantom_weights() {
 export -f train_phantom_weights
 
 step environment "$PYTHON" -c 'import torch, monai; print(torch.__version__, monai.__version__, torch.cuda.get_device_name(), torch.cuda.mem_get_info())'
-step tests "$PYTHON" -m pytest -m gpu -q
-step inference "$PYTHON" benchmarks/inference.py --device cuda --network dynunet --window 128 --volume 400 400 326 --out "$OUT/inference.json"
+step tests "$PYTHON" -m pytest -m gpu -q tests/gpu tests/unit/test_preprocessing.py
+step profile "$PYTHON" benchmarks/kernels.py --network dynunet --window 128
 step network_variants "$PYTHON" benchmarks/network_variants.py --device cuda --network dynunet --window 128 --batch 1 --precision auto float32 --out "$OUT/network_variants.json"
 step network_variants_batch "$PYTHON" benchmarks/network_variants.py --device cuda --network dynunet --window 128 --batch 4 --precision auto float32 --out "$OUT/network_variants_batch.json"
+step inference "$PYTHON" benchmarks/inference.py --device cuda --network dynunet --window 128 --volume 400 400 326 --out "$OUT/inference.json"
 step click "$PYTHON" -m voxclick bench click --network dynunet --clicks 40 --full-runs 3 --device cuda --out "$OUT/click-float32"
 step click_auto "$PYTHON" -m voxclick bench click --network dynunet --precision auto --clicks 40 --full-runs 3 --device cuda --out "$OUT/click-auto"
 step click_half_cache "$PYTHON" -m voxclick bench click --network dynunet --precision auto --cache-dtype float16 --clicks 40 --device cuda --out "$OUT/click-half-cache"

@@ -289,6 +289,30 @@ def channels_last_with_usual_norms(work: Work) -> Way:
     return partial(run, network, work.windows.contiguous(memory_format=_LAST), work.dtype)
 
 
+def kernels_by_trial(work: Work) -> Way:
+    return partial(run, with_cudnn(work.laid_out(), deterministic=True), work.windows, work.dtype)
+
+
+def channels_last_kernels_by_trial(work: Work) -> Way:
+    network = with_cudnn(work.channels_last(), deterministic=True)
+    return partial(run, network, work.windows.contiguous(memory_format=_LAST), work.dtype)
+
+
+def any_kernels_by_trial(work: Work) -> Way:
+    return partial(run, with_cudnn(work.laid_out(), deterministic=False), work.windows, work.dtype)
+
+
+def with_cudnn(network: nn.Module, *, deterministic: bool) -> Callable[[Tensor], Tensor]:
+    """cuDNN tries its kernels on the first call and takes the fastest from then on."""
+
+    def call(windows: Tensor) -> Tensor:
+        flags = torch.backends.cudnn.flags
+        with flags(enabled=True, benchmark=True, deterministic=deterministic):
+            return network(windows)
+
+    return call
+
+
 def compiled(work: Work) -> Way:
     return partial(run, torch.compile(work.laid_out()), work.windows, work.dtype)
 
@@ -349,11 +373,19 @@ def run_uncounted(network: nn.Module, windows: Tensor, dtype: torch.dtype) -> Te
 
 
 _IS_EAGER = "eager is laid out so on this device"
+_NEEDS_CUDNN = "cuDNN needs a CUDA device"
 _NEEDS_CUDA = "CUDA graphs need a CUDA device"
 VARIANTS = {
     "eager": Variant(eager),
     "channels_last_3d": Variant(channels_last, _CUDA, _IS_EAGER),
     "channels_last_3d, usual norms": Variant(channels_last_with_usual_norms),
+    "kernels by trial": Variant(kernels_by_trial, _CUDA, _NEEDS_CUDNN),
+    "kernels by trial, channels_last_3d": Variant(
+        channels_last_kernels_by_trial, _CUDA, _NEEDS_CUDNN
+    ),
+    "kernels by trial, also those that round differently each time": Variant(
+        any_kernels_by_trial, _CUDA, _NEEDS_CUDNN
+    ),
     "compile": Variant(compiled),
     "compile, weights frozen": Variant(compiled_frozen),
     "compile, channels first": Variant(

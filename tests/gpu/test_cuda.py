@@ -54,7 +54,6 @@ def margins(network, settings, device, volume) -> torch.Tensor:
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 def test_margins_agree_with_the_cpu(precision):
-    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     network = build_network(NetworkSettings(name="dynunet-light"), 3, 2)
     volume = torch.rand((3, 70, 50, 60))

@@ -392,14 +392,14 @@ def test_threads_do_not_put_each_others_cudnn_flags_back():
     entered, leaves, seen = threading.Event(), threading.Event(), []
 
     def other():
-        with _repeatable_convolutions(torch.device("cuda")):
+        with _repeatable_convolutions(torch.device("cuda"), torch.bfloat16):
             entered.set()
             leaves.wait(10)
             seen.append(cudnn.deterministic)
 
     before = cudnn.deterministic
     thread = threading.Thread(target=other)
-    with _repeatable_convolutions(torch.device("cuda")):
+    with _repeatable_convolutions(torch.device("cuda"), torch.bfloat16):
         thread.start()
         entered.wait(0.1)
     assert entered.wait(10)
@@ -407,3 +407,12 @@ def test_threads_do_not_put_each_others_cudnn_flags_back():
     thread.join()
     assert seen == [True]
     assert cudnn.deterministic == before
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_float32_is_not_rounded_to_tensor_float(dtype, allowed):
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=True, allow_tf32=True):
+        with _repeatable_convolutions(torch.device("cuda"), dtype):
+            assert cudnn.allow_tf32 == allowed
+        assert cudnn.allow_tf32

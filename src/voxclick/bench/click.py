@@ -301,7 +301,11 @@ class _FullRun:
         guidance = encoder.encode(of_labels, prepared.geometry.shape)
         volume = torch.cat([prepared.image, guidance])[None].to(self._device)
         half = self._dtype != torch.float32
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=half):
+        with (
+            torch.autocast(self._device.type, dtype=self._dtype, enabled=half),
+            # as in a session: float32 is not TensorFloat-32
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=half),
+        ):
             logits = self._inferer(volume, self._network)
         assert isinstance(logits, Tensor)
         return (logits[0, 1:] - logits[0, :1]).float()

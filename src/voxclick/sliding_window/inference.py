@@ -49,6 +49,7 @@ class VolumeInference:
         shape: voxels of the volume.
         labels: of the network, background included.
         cache: how many results are kept.
+        backend: what computes the network, for `computed_by`.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class VolumeInference:
         shape: Index3,
         labels: int,
         cache: CacheSettings,
+        backend: str = "torch",
     ) -> None:
         self._network = network
+        self._backend = backend
         self._device = device
         self._dtype = resolve_precision(settings.precision, device)
         self._margins = labels - 1
@@ -94,7 +97,7 @@ class VolumeInference:
         GPU that was full) and the cache's dtype.
         """
         return (
-            f"{type(self._network).__name__} on {self._device.type} in {self._dtype}, "
+            f"{self._backend} on {self._device.type} in {self._dtype}, "
             f"{self._window_batch} windows at once, kept in {self._cache.dtype}"
         )
 
@@ -285,7 +288,7 @@ class VolumeInference:
         try:
             with (
                 torch.autocast(self._device.type, dtype=self._dtype, enabled=half),
-                _repeatable_convolutions(self._device),
+                _repeatable_convolutions(self._device, self._dtype),
             ):
                 logits = self._network(batch).float()
         finally:
@@ -304,16 +307,20 @@ class VolumeInference:
 
 
 @contextmanager
-def _repeatable_convolutions(device: torch.device) -> Iterator[None]:
-    """On a GPU, the same kernels for every run, and only those that round the same each time."""
+def _repeatable_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """On a GPU, the same kernels for every run, and only those that round the same each time.
+
+    Who asks for float32 gets it: TensorFloat-32, which PyTorch allows by default, keeps 10 bits.
+    """
     if device.type != "cuda":
         yield
         return
     cudnn = torch.backends.cudnn
+    allow_tf32 = cudnn.allow_tf32 and dtype != torch.float32
     with (
         _CUDNN_FLAGS,
         cudnn.flags(
-            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
+            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=allow_tf32
         ),
     ):
         yield
