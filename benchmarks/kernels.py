@@ -1,6 +1,6 @@
 """Where a window's time goes on a GPU: the kernels that take longest, by PyTorch's profiler.
 
-    python benchmarks/kernels.py --network dynunet --window 128
+python benchmarks/kernels.py --network dynunet --window 128
 """
 
 from __future__ import annotations
