@@ -14,7 +14,7 @@ from voxclick.clicks import (
 )
 from voxclick.errors import VoxclickError
 from voxclick.io import read_label_map, read_volume, write_label_map, write_volume
-from voxclick.model_files import load_model
+from voxclick.model_files import load_ensemble, load_model
 from voxclick.networks import register_network
 from voxclick.session import InteractiveSession
 from voxclick.volume import LabelMap, Volume
@@ -30,6 +30,7 @@ __all__ = [
     "clicks_from_mask",
     "clicks_from_polyline",
     "clicks_from_scribble",
+    "load_ensemble",
     "load_model",
     "read_clicks",
     "read_label_map",

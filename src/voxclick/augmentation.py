@@ -24,6 +24,8 @@ from pydantic import (
 )
 from torch import Tensor
 
+from voxclick.geometry.box import Box
+from voxclick.geometry.flat import flat_axis
 from voxclick.types import ImageTensor, Index3, LabelTensor
 
 Range = tuple[float, float]
@@ -40,9 +42,13 @@ _Sigmas = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], AfterValidator(_o
 
 
 class AugmentationSettings(BaseModel):
-    """Attributes:
+    """Crops of a single slice are varied in its plane alone.
+
+    Attributes:
     positive_fraction: share of the crops that are centred on a foreground voxel, as far as the
-        volume's border allows; the others lie anywhere.
+        volume's border allows; the others lie anywhere, or where `inside_body` says.
+    inside_body: keeps the other crops out of the air: they lie in the box around all that is
+        brighter than air (`ModelSettings.air_below`), as far as they fit in.
     flip_probability: of a flip, for each axis by itself.
     rotate90_probability: of a rotation by 90, 180 or 270 degrees in the plane of i and j; crops
         that are not square there are turned by 180.
@@ -60,6 +66,7 @@ class AugmentationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     positive_fraction: float = Field(default=0.6, ge=0, le=1)
+    inside_body: bool = False
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     rotate90_probability: float = Field(default=0.5, ge=0, le=1)
     affine_probability: float = Field(default=0.0, ge=0, le=1)
@@ -80,10 +87,13 @@ class CropSampler:
 
     Args:
         label: label indices (i, j, k).
+        within: crops that are not centred on foreground lie in this box as far as they fit; None
+            for the whole volume.
     """
 
-    def __init__(self, label: LabelTensor) -> None:
+    def __init__(self, label: LabelTensor, within: Box | None = None) -> None:
         self._shape = np.array(label.shape)
+        self._within = Box.of_shape(label.shape) if within is None else within
         self._foreground = torch.nonzero(label.flatten()).squeeze(1).numpy().astype(np.int64)
 
     def draw_start(
@@ -103,7 +113,9 @@ class CropSampler:
                 room >= 0, np.clip(wanted, low, high), generator.integers(low, high + 1)
             )
         else:
-            start = generator.integers(low, high + 1)
+            ends = (self._within.start, np.array(self._within.stop) - crop)
+            first, last = np.minimum(*ends), np.maximum(*ends)
+            start = generator.integers(np.clip(first, low, high), np.clip(last, low, high) + 1)
         i, j, k = start.tolist()
         return (i, j, k)
 
@@ -152,7 +164,7 @@ def draw_augmentation(
     start = sampler.draw_start(crop, settings.positive_fraction, generator)
     flips = tuple(axis for axis in range(3) if happens(settings.flip_probability))
     turns = int(generator.integers(1, 4)) if happens(settings.rotate90_probability) else 0
-    affine = _draw_affine(settings, generator)
+    affine = _draw_affine(settings, generator, flat_axis(crop))
     return Augmentation(
         start=start,
         flips=flips,
@@ -201,12 +213,17 @@ def augment(
 
 
 def _draw_affine(
-    settings: AugmentationSettings, generator: np.random.Generator
+    settings: AugmentationSettings, generator: np.random.Generator, flat: int | None
 ) -> NDArray[np.float64]:
+    """Rotation and zoom; of a single slice, around and beside its flat axis."""
     zoom = generator.uniform(*settings.zoom) * generator.uniform(0.9, 1.1, size=3)
     largest = math.radians(settings.rotation_degrees)
+    angles = generator.uniform(-largest, largest, size=3)
+    if flat is not None:
+        zoom[flat] = 1.0
+        angles[np.arange(3) != flat] = 0.0
     matrix = np.diag(1 / zoom)
-    for axis, angle in enumerate(generator.uniform(-largest, largest, size=3)):
+    for axis, angle in enumerate(angles):
         a, b = (other for other in range(3) if other != axis)
         turn = np.eye(3)
         turn[[a, b], [a, b]] = math.cos(angle)
@@ -265,9 +282,17 @@ def _sample(
     return layer(volume[None], theta=theta, spatial_size=crop)[0]
 
 
+def _blurred(image: ImageTensor, sigma: float) -> ImageTensor:
+    """A Gaussian blur; of a single slice in its plane, as beside it are zeros, not neighbours."""
+    flat = flat_axis(image.shape[1:])
+    if flat is None:
+        return GaussianFilter(3, sigma)(image[None])[0]
+    return GaussianFilter(2, sigma)(image.squeeze(flat + 1)[None])[0].unsqueeze(flat + 1)
+
+
 def _vary_intensity(image: ImageTensor, drawn: Augmentation) -> ImageTensor:
     if drawn.blur_sigma:
-        image = GaussianFilter(3, drawn.blur_sigma)(image[None])[0]
+        image = _blurred(image, drawn.blur_sigma)
     if drawn.gamma != 1:
         # on 0 to 1, so that the exponent moves the middle and keeps the ends
         low = image.amin(dim=(1, 2, 3), keepdim=True)

@@ -30,6 +30,7 @@ class DataSettings(BaseModel):
         validation_fraction: share of the training cases that is only looked at; 0 trains on all,
             then the last model is the best.
         folds: with a number, cross-validation instead of a fraction …
+        splits: nnU-Net's ``splits_final.json``, whose folds are taken as they are …
         fold: … of which this fold (from 0) is the validation set.
         limit: only so many training cases.
         cache: folder for preprocessed volumes; None keeps them in memory.
@@ -41,12 +42,17 @@ class DataSettings(BaseModel):
     channels: tuple[str, ...] | None = None
     validation_fraction: float = Field(default=0.2, ge=0, lt=1)
     folds: int | None = Field(default=None, ge=2)
+    splits: Path | None = None
     fold: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
     cache: Path | None = None
 
     @model_validator(mode="after")
     def _fold_exists(self) -> DataSettings:
+        if self.folds is not None and self.splits is not None:
+            raise ValueError(
+                "folds and splits both say which cases are validated on; leave one out"
+            )
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"fold must lie in 0…{self.folds - 1}, got {self.fold}")
         return self

@@ -10,7 +10,7 @@ class VoxclickError(Exception):
 
 
 class UnsupportedImageError(VoxclickError):
-    """An image file cannot be read as one scalar 3D volume."""
+    """An image file cannot be read as one scalar volume or slice, or not be written."""
 
 
 class GeometryError(VoxclickError):

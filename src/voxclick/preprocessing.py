@@ -4,6 +4,9 @@ Two steps lead from the file's grid to the network's: flips and swaps of axes to
 resampling to the spacing the network was trained with. Both are worked out in a frame whose origin
 is the first voxel, so that neither the file's axis order nor its place in the scanner can change a
 bit of what the network sees. Nothing is resampled where the spacing already fits.
+
+An image of a single slice is turned so that its slice lies along k, wherever the scan or the file
+has it; the axes in its plane keep the order of the patient's. It stays one slice.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from voxclick.clicks import Click
 from voxclick.errors import GeometryError, UnsupportedImageError
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
+from voxclick.geometry.flat import flat_axis
 from voxclick.memory_map import is_large, release, slabs, temporary_map
 from voxclick.percentiles import percentiles
 from voxclick.types import ImageTensor, Index3, LabelTensor, MarginsTensor, Vector3
@@ -50,7 +54,7 @@ _ROUNDING = 1e-6
 """Of a voxel: what the place of a voxel's centre may be off."""
 
 _RAS = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
-"""nibabel's orientation array of a RAS+ image."""
+"""nibabel's orientation array of an image that lies as the network sees it."""
 
 _PositiveMm: TypeAlias = Annotated[float, Field(gt=0)]
 
@@ -102,7 +106,8 @@ class PreprocessingSettings(_Settings):
     """What is stored with the weights.
 
     Attributes:
-        spacing_mm: of the network's grid along x, y and z; None keeps the image's own.
+        spacing_mm: of the network's grid along x, y and z; None keeps the image's own. Of a single
+            slice the first two are those in its plane, and its thickness stays.
         intensity: one scaling per image channel.
     """
 
@@ -115,9 +120,9 @@ class Regridding:
     """How the voxels of the file become the voxels of the network.
 
     Attributes:
-        orientation: nibabel's orientation array, from the file's axes to RAS+.
-        oriented: the file's grid with its axes flipped and swapped to RAS+, and its first voxel
-            at 0 mm.
+        orientation: nibabel's orientation array, from the file's axes to RAS+, and of a single
+            slice on to (in its plane, in its plane, across it).
+        oriented: the file's grid with its axes flipped and swapped so, and its first voxel at 0 mm.
         network: the network's grid in the same frame; the very object `oriented` where nothing
             is resampled.
     """
@@ -129,7 +134,7 @@ class Regridding:
     @staticmethod
     def between(source: VolumeGeometry, spacing_mm: Vector3 | None) -> Regridding:
         """Plan the way from a file's grid to a RAS+ grid of this spacing (None: its own)."""
-        orientation = _orientation_to_ras(source.affine)
+        orientation = _slice_last(_orientation_to_ras(source.affine), flat_axis(source.shape))
         i, j, k = orientation[:, 0].argsort().tolist()
         shape = (source.shape[i], source.shape[j], source.shape[k])
         affine = source.affine @ inv_ornt_aff(orientation, source.shape)
@@ -171,11 +176,11 @@ class Regridding:
         return _mapped(box, self.oriented_from_file)
 
     def orient(self, voxels: NDArray[np.generic]) -> NDArray[np.generic]:
-        """The file's array with its axes turned to RAS+; a view."""
+        """The file's array with its axes turned as `orientation` says; a view."""
         return apply_orientation(voxels, self.orientation)
 
     def disorient(self, voxels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A RAS+ array turned back to the file's axes."""
+        """An array on the oriented grid turned back to the file's axes."""
         back = ornt_transform(_RAS, self.orientation)
         return np.ascontiguousarray(apply_orientation(voxels, back))
 
@@ -187,7 +192,8 @@ class PreparedImage:
     Attributes:
         voxels: float32, (channel, i, j, k) on the network's grid; of a large image, a map of a
             temporary file.
-        geometry: the network's grid, its axes along RAS+ as nearly as the scan allows.
+        geometry: the network's grid, its axes along RAS+ as nearly as the scan allows; of a single
+            slice, those in its plane and then the one across it.
         source: the grid of the image file.
         regridding: what lies between the two grids.
     """
@@ -404,6 +410,27 @@ def label_of_margins(margins: MarginsTensor) -> LabelTensor:
     return torch.where(best > 0, label + 1, 0).to(torch.uint8)
 
 
+def check_slices(shape: Index3, window: Index3, name: str) -> None:
+    """Refuse a single slice for a network that looks at several together.
+
+    Padded with zeros it could run, but would see what no scan has shown it in training.
+
+    Args:
+        shape: of the image on the network's grid.
+        window: what the network sees at once.
+        name: of the image.
+
+    Raises:
+        UnsupportedImageError: the image is one slice, the window has more.
+    """
+    if flat_axis(shape) is not None and window[2] > 1:
+        raise UnsupportedImageError(
+            f"{name}: is a single slice, but the network looks at {window[2]} together (windows of "
+            f"{window[0]} x {window[1]} x {window[2]} voxels); take the whole volume, or a network "
+            "and windows of one slice (docs/how-to/two-dimensional.md)"
+        )
+
+
 def _refuse_empty_range(low: float, high: float) -> None:
     if low >= high:
         raise ValueError(f"low must be below high, got {low} and {high}")
@@ -426,11 +453,23 @@ def _orientation_to_ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return orientation
 
 
+def _slice_last(orientation: NDArray[np.float64], flat: int | None) -> NDArray[np.float64]:
+    """An orientation that ends with one axis of the file, the others in their order before it."""
+    if flat is None:
+        return orientation
+    axes = orientation[:, 0].copy()
+    axes[axes > axes[flat]] -= 1
+    axes[flat] = 2
+    return np.stack([axes, orientation[:, 1]], axis=1)
+
+
 def _network_grid(oriented: VolumeGeometry, spacing_mm: Vector3 | None) -> VolumeGeometry:
     """The grid of MONAI's `Spacing`: first voxels in the same place, any shear taken out."""
     if spacing_mm is None:
         return oriented
     own, wanted = np.array(oriented.spacing_mm), np.array(spacing_mm)
+    if flat_axis(oriented.shape) == 2:
+        wanted[2] = own[2]
     spacing = np.where(np.abs(own - wanted) <= SPACING_TOLERANCE_MM, own, wanted)
     affine = zoom_affine(oriented.affine, spacing, diagonal=False)
     shape, offset = compute_shape_offset(oriented.shape, oriented.affine, affine)

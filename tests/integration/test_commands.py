@@ -278,7 +278,7 @@ def test_a_mask_never_replaces_the_scan(trained_run, phantom_folder, tmp_path, c
         assert main(arguments) == 2
         assert "is an image that goes in" in capsys.readouterr().err
     assert image.read_bytes() == content
-    assert main(["segment", str(image), "--model", "none", "--out", "mask.png"]) == 2
+    assert main(["segment", str(image), "--model", "none", "--out", "mask.tif"]) == 2
     assert "unknown image format" in capsys.readouterr().err
 
 

@@ -118,11 +118,11 @@ def test_another_backend_ranks_alike(folder, trained_run, tmp_path, monkeypatch)
     networks = []
 
     def load_and_remember(*arguments):
-        model = voxclick.load_model(*arguments)
+        model = voxclick.load_ensemble(*arguments)
         networks.append(model.network)
         return model
 
-    monkeypatch.setattr("voxclick.cli.rank.load_model", load_and_remember)
+    monkeypatch.setattr("voxclick.cli.options.load_ensemble", load_and_remember)
     for backend in ("torch", "openvino"):
         arguments = [folder, "--limit", "1", "--backend", backend]
         assert rank(trained_run, tmp_path / f"{backend}.csv", *arguments) == 0
@@ -204,7 +204,7 @@ def test_channels_are_told_by_their_numbers(folder, two_channel_run, tmp_path, c
     assert "pairs/a lacks channel(s) [1]" in capsys.readouterr().err
 
 
-def test_channels_in_another_order_are_refused(phantom_folder, two_channel_run, tmp_path, capsys):
+def test_channels_of_other_names_are_refused(phantom_folder, two_channel_run, tmp_path, capsys):
     data = tmp_path / "data"
     (data / "imagesTs").mkdir(parents=True)
     for channel in range(2):
@@ -212,6 +212,6 @@ def test_channels_in_another_order_are_refused(phantom_folder, two_channel_run, 
             phantom_folder / "imagesTs/PHANTOM_003.nii.gz",
             data / f"imagesTs/x_{channel:04d}.nii.gz",
         )
-    (data / "dataset.json").write_text(json.dumps({"channel_names": {"0": "PET", "1": "CT"}}))
+    (data / "dataset.json").write_text(json.dumps({"channel_names": {"0": "PET", "1": "MR"}}))
     assert rank(two_channel_run, tmp_path / "ranking.csv", data) == 1
-    assert "the model expects CT, PET, in this order" in capsys.readouterr().err
+    assert "its channels are PET, MR, but the model expects CT, PET" in capsys.readouterr().err

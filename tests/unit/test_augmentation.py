@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from voxclick.augmentation import AugmentationSettings, CropSampler, augment
+from voxclick.geometry.box import Box
 
 PLAIN = AugmentationSettings(flip_probability=0, rotate90_probability=0, positive_fraction=1)
 ALL = AugmentationSettings(
@@ -96,6 +97,22 @@ def test_an_affine_turns_image_and_label_alike():
         assert set(crop_label.unique().tolist()) == {0, 2}
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_from_beside_a_slice_gets_into_it(axis, seed):
+    """A slice of ones stays one, wherever the zeros beyond its plane's border do not reach."""
+    shape, crop = [90, 90, 90], [20, 20, 20]
+    shape[axis] = crop[axis] = 1
+    label = torch.zeros(shape, dtype=torch.uint8)
+    label[tuple(n // 2 for n in shape)] = 1
+    settings = AugmentationSettings(
+        affine_probability=1, rotation_degrees=90, blur_probability=1, positive_fraction=1
+    )
+    image, _ = augment(torch.ones(1, *shape), label, tuple(crop), settings, seed)
+    inner = image.squeeze(axis + 1)[0, 5:-5, 5:-5]
+    torch.testing.assert_close(inner, torch.ones_like(inner), atol=1e-4, rtol=0)
+
+
 def test_intensities_are_scaled_within_the_limits():
     image, label = torch.ones(1, 4, 4, 4), torch.zeros(4, 4, 4, dtype=torch.uint8)
     settings = PLAIN.model_copy(
@@ -104,3 +121,18 @@ def test_intensities_are_scaled_within_the_limits():
     crop, _ = augment(image, label, (4, 4, 4), settings, seed=0)
     assert 0.5 <= crop.mean().item() <= 0.6
     assert crop.std().item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("within", "starts"),
+    [
+        (Box((10, 0, 4), (30, 16, 12)), [(10, 22), (0, 8), (4, 4)]),  # fits in, or just so
+        (Box((10, 3, 36), (14, 7, 40)), [(6, 10), (0, 3), (32, 32)]),  # smaller than a crop
+    ],
+)
+def test_crops_without_foreground_lie_inside_a_box_as_far_as_they_fit(within, starts):
+    sampler = CropSampler(torch.zeros(40, 40, 40, dtype=torch.uint8), within)
+    drawn = np.array(
+        [sampler.draw_start((8, 8, 8), 0.5, np.random.default_rng(seed)) for seed in range(300)]
+    )
+    assert [(int(a), int(b)) for a, b in zip(drawn.min(0), drawn.max(0), strict=True)] == starts

@@ -80,6 +80,24 @@ def test_it_is_what_the_definition_says(strategy):
 
 
 @pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("axis", range(3))
+def test_an_image_of_one_slice_may_have_it_along_any_axis(strategy, axis):
+    for case in range(20):
+        label, prediction = (mask[:, :, 0] for mask in random_case(case))
+        expected = next_scribble(label[..., None], prediction[..., None], strategy)
+        found = next_scribble(
+            np.expand_dims(label, axis), np.expand_dims(prediction, axis), strategy
+        )
+        if expected is None:
+            assert found is None
+            continue
+        assert found is not None
+        assert found.is_foreground == expected.is_foreground
+        voxels = np.insert(np.array(pixels_of(expected)), axis, 0, axis=1).tolist()
+        assert list(found.voxels) == [tuple(voxel) for voxel in voxels]
+
+
+@pytest.mark.parametrize("strategy", Strategy)
 class TestEveryStrategy:
     def test_a_stroke_lies_in_its_error_on_one_slice(self, strategy):
         for case in range(40):

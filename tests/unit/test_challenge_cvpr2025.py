@@ -28,7 +28,7 @@ def block(shape, start, stop) -> np.ndarray:
 def random_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Label and prediction with errors of all sizes, some at the end of the image."""
     generator = np.random.default_rng(seed)
-    shape = generator.integers(1, 13, 3)
+    shape = generator.integers(2, 13, 3)
     smoothness = generator.choice([0.0, 0.7, 1.5])
     label, change = (
         ndimage.gaussian_filter(generator.standard_normal(shape), smoothness) > 0 for _ in range(2)
@@ -57,6 +57,13 @@ class TestBoxPrompt:
         for k in (1, 2, 6, 8):
             label[k, 0, k] = True
         assert box_prompt(label) == Box((6, 0, 1), (7, 1, 9))
+
+    @pytest.mark.parametrize("axis", range(3))
+    def test_of_an_image_of_one_slice_it_holds_the_class(self, axis):
+        label = np.expand_dims(block((9, 9, 1), (2, 3, 0), (5, 7, 1))[..., 0], axis)
+        start, stop = np.insert([2, 3], axis, 0).tolist(), np.insert([5, 7], axis, 1).tolist()
+        assert box_prompt(label) == Box(tuple(start), tuple(stop))
+        assert box_prompt(np.zeros_like(label)) is None
 
     def test_one_voxel(self):
         label = empty(1, 1, 1) | True
@@ -132,6 +139,20 @@ class TestNextClick:
         depth = ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1, 1:-1]
         index = drawn_as_published(depth)
         assert click == CorrectiveClick(index, bool(label[index]))
+
+    @pytest.mark.parametrize("axis", range(3))
+    def test_in_one_slice_depth_is_that_in_its_plane(self, axis):
+        for seed in range(40):
+            label, prediction = (mask.take([0], axis) for mask in random_case(seed))
+            error = largest_error(label, prediction)
+            if error is None:
+                assert next_click(label, prediction) is None
+                continue
+            padding = np.insert([(1, 1), (1, 1)], 2 - axis, (0, 0), axis=0)
+            depth = ndimage.distance_transform_edt(np.pad(error, padding))
+            inside = tuple(slice(p, n - p) for (p, _), n in zip(padding, depth.shape, strict=True))
+            index = drawn_as_published(depth[inside])
+            assert next_click(label, prediction) == CorrectiveClick(index, bool(label[index]))
 
     def test_large_errors_are_measured_in_blocks(self, monkeypatch):
         monkeypatch.setattr(cvpr2025, "_LARGEST_CROP", 300)

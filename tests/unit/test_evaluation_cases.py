@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from voxclick.cli import rank
 from voxclick.cli.evaluate import Split, choose_cases
 from voxclick.config import RunConfig
 from voxclick.datasets import Dataset
@@ -33,12 +34,16 @@ def dataset_json(folder: Path, **declared: object) -> Path:
     return path
 
 
-def test_channels_in_the_models_order_are_taken_and_in_another_refused(tmp_path):
-    (case,) = choose_cases(list_file(tmp_path, "image_CT", "image_PET"), Split.test, model())
+@pytest.mark.parametrize("columns", [("image_CT", "image_PET"), ("image_PET", "image_CT")])
+def test_channels_are_taken_in_the_models_order(tmp_path, columns):
+    (case,) = choose_cases(list_file(tmp_path, *columns), Split.test, model())
     assert [path.name for path in case.images] == ["image_CT.nii", "image_PET.nii"]
-    swapped = list_file(tmp_path, "image_PET", "image_CT")
-    with pytest.raises(DatasetError, match="channels are PET, CT, but the model expects CT, PET"):
-        choose_cases(swapped, Split.test, model())
+
+
+def test_channels_of_other_names_are_refused(tmp_path):
+    other = list_file(tmp_path, "image_CT", "image_MR")
+    with pytest.raises(DatasetError, match="channels are CT, MR, but the model expects CT, PET"):
+        choose_cases(other, Split.test, model())
 
 
 def test_labels_in_the_models_order_are_taken_and_in_another_refused(tmp_path):
@@ -56,10 +61,25 @@ def test_a_data_set_that_declares_nothing_is_taken(tmp_path):
 
 def test_channels_that_are_called_channel_are_still_names(tmp_path):
     data = dataset_json(tmp_path, channel_names={"0": "channel b", "1": "channel a"})
-    with pytest.raises(DatasetError, match="channel b, channel a"):
-        choose_cases(data, Split.test, model(channels=("channel a", "channel b")))
+    (case,) = choose_cases(data, Split.test, model(channels=("channel a", "channel b")))
+    assert [path.name for path in case.images] == ["pet.nii", "ct.nii"]
 
 
 def test_one_channel_may_have_any_name(tmp_path):
     one = list_file(tmp_path, "image_SUV")
     assert len(choose_cases(one, Split.test, model(channels=("PET",)))) == 1
+
+
+def test_a_model_gets_its_own_channels_by_their_names(tmp_path):
+    data = list_file(tmp_path, "image_CT", "image_pet", "image_MR")
+    (case,) = choose_cases(data, Split.test, model(channels=("PET", "CT")))
+    assert [path.name for path in case.images] == ["image_pet.nii", "image_CT.nii"]
+    (case,) = rank.choose_cases([data], model(channels=("PET",)), every=True)
+    assert [path.name for path in case.images] == ["image_pet.nii"]
+    with pytest.raises(DatasetError, match="channel 'SUV', found none; its channels are CT, pet"):
+        choose_cases(data, Split.test, model(channels=("SUV",)))
+
+
+def test_of_channels_without_names_none_is_guessed(tmp_path):
+    with pytest.raises(DatasetError, match="channels are channel 0, channel 1"):
+        choose_cases(dataset_json(tmp_path), Split.test, model(channels=("PET",)))

@@ -72,3 +72,25 @@ def test_a_volume_without_anything_above_zero_can_be_drawn(tmp_path):
         image = Volume(voxels.reshape(6, 6, 6).astype(np.float32), np.eye(4))
         plot_case(image, mask, {"after": mask}, [], tmp_path / f"{name}.png")
         assert picture.imread(tmp_path / f"{name}.png").size
+
+
+def test_of_a_slice_there_is_one_view_whatever_its_orientation(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.random((16, 18)).astype(np.float32)
+    truth = np.zeros(pixels.shape, np.uint8)
+    truth[4:9, 5:9] = 1
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    pictures = []
+    for flips in (1, -1):
+        matrix = affine * (1, flips, 1, 1)
+        turned = [array[:, ::flips, None] for array in (pixels, truth)]
+        mask = LabelMap(turned[1], matrix)
+        click = Click((5, 6 if flips == 1 else 18 - 1 - 6, 0), "tumor")
+        plot_case(Volume(turned[0], matrix), mask, {"after": mask}, [click], tmp_path / "a.png")
+        pictures.append(picture.imread(tmp_path / "a.png"))
+    assert np.array_equal(*pictures)
+    height, width = pictures[0].shape[:2]
+    assert height < width  # truth and one prediction, side by side
+    without = LabelMap(np.zeros((1, 16, 18), np.uint8), affine)
+    plot_case(Volume(pixels[None], affine), without, {"after": without}, [], tmp_path / "b.png")
+    assert picture.imread(tmp_path / "b.png").std() > 0

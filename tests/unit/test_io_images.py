@@ -23,6 +23,7 @@ from voxclick.io import (
 from voxclick.volume import LabelMap, Volume
 
 ITK_SUFFIXES = [".mha", ".mhd", ".nrrd", ".nhdr"]
+VOLUME_SUFFIXES = [".nii.gz", ".nii", *ITK_SUFFIXES]
 LABELS = ("background", "tumor", "node")
 
 
@@ -75,7 +76,7 @@ def save_patched_nifti(path, voxels, offset: int, dtype: str, values) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
 def test_what_is_written_is_read_again(tmp_path, voxels, oblique, suffix):
     path = tmp_path / f"image{suffix}"
     write_volume(Volume(voxels, oblique), path)
@@ -90,7 +91,7 @@ def test_what_is_written_is_read_again(tmp_path, voxels, oblique, suffix):
     assert np.array_equal(geometry.affine, volume.affine)
 
 
-@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
 def test_other_programs_read_the_same(tmp_path, voxels, oblique, suffix):
     path = tmp_path / f"image{suffix}"
     write_volume(Volume(voxels, oblique), path)
@@ -115,7 +116,7 @@ def test_files_of_simpleitk_are_turned_to_ras_and_array_order(tmp_path, suffix):
 
 
 def test_suffixes_in_capitals_are_the_same_formats(tmp_path, voxels):
-    for suffix in IMAGE_SUFFIXES:
+    for suffix in VOLUME_SUFFIXES:
         path = tmp_path / f"image{suffix.upper()}"
         write_volume(Volume(voxels, np.eye(4)), path)
         assert np.array_equal(read_volume(path).voxels, voxels)
@@ -179,7 +180,7 @@ def test_a_sheared_volume_is_not_written_where_it_cannot_be_stored(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
 def test_label_maps_take_the_smallest_type_and_keep_their_values(tmp_path, oblique, suffix):
     few = np.zeros((3, 4, 5), np.int64)
     few[1, 2, 3] = 2
@@ -246,6 +247,30 @@ def test_one_frame_is_one_volume(tmp_path, voxels, shape):
     assert read_geometry(path).shape == (5, 6, 7)
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd"])
+def test_a_file_of_two_axes_is_one_slice(tmp_path, voxels, suffix):
+    image = sitk.GetImageFromArray(voxels[..., 0].T)
+    image.SetSpacing((2, 3))
+    image.SetOrigin((10, 20))
+    path = tmp_path / f"image{suffix}"
+    sitk.WriteImage(image, str(path))
+    volume = read_volume(path)
+    assert np.array_equal(volume.voxels, voxels[..., :1])
+    expected = np.array([[-2, 0, 0, -10], [0, -3, 0, -20], [0, 0, 1, 0], [0, 0, 0, 1]])
+    np.testing.assert_array_equal(volume.affine, expected)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_slice_may_lie_along_any_axis(tmp_path, voxels, oblique, axis):
+    a_slice = voxels.take([2], axis)
+    for suffix in VOLUME_SUFFIXES:
+        path = tmp_path / f"image{suffix}"
+        write_volume(Volume(a_slice, oblique), path)
+        volume = read_volume(path)
+        assert np.array_equal(volume.voxels, a_slice)
+        np.testing.assert_allclose(volume.affine, oblique, rtol=1e-7, atol=1e-7)
+
+
 def test_one_frame_of_an_mha_is_one_volume(tmp_path, voxels):
     path = tmp_path / "image.mha"
     image = sitk.GetImageFromArray(voxels.T)
@@ -268,7 +293,8 @@ RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
         (np.zeros((5, 6, 7), RGB), "3 values"),
         (np.zeros((5, 0, 7), np.float32), "empty"),
         (np.zeros((5, 6, 2), np.float32), "5 x 6 x 2 voxels, expected at least 3"),
-        (np.zeros((5, 6), np.float32), "5 x 6 x 1 voxels, expected at least 3"),
+        (np.zeros((5, 2), np.float32), "5 x 2 x 1 voxels, expected at least 3"),
+        (np.zeros((5, 1, 1), np.float32), "5 x 1 x 1 voxels, expected at least 3"),
         (np.full((5, 6, 7), np.nan, np.float32), "not one voxel"),
         (np.full((5, 6, 7), np.inf, np.float32), "not one voxel"),
     ],
@@ -300,7 +326,7 @@ def two_frames() -> sitk.Image:
         (vector_image, "3 values"),
         (two_frames, "2 frames"),
         (lambda: sitk.Image((5, 2, 7), sitk.sitkUInt8), "5 x 2 x 7 voxels"),
-        (lambda: sitk.Image((5, 6), sitk.sitkUInt8), "5 x 6 x 1 voxels"),
+        (lambda: sitk.Image((5, 2), sitk.sitkUInt8), "5 x 2 x 1 voxels"),
     ],
 )
 def test_itk_files_that_are_not_one_volume_are_refused(tmp_path, suffix, image, message):
@@ -419,7 +445,7 @@ def test_voxels_stay_when_the_file_goes(tmp_path, voxels):
     assert np.array_equal(volume.voxels, voxels)
 
 
-@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
 def test_writing_makes_folders_replaces_files_and_leaves_nothing_else(tmp_path, voxels, suffix):
     path = tmp_path / "new" / "folder" / f"image{suffix}"
     write_volume(Volume(voxels, np.eye(4)), path)

@@ -89,6 +89,25 @@ def test_surface_dice_equals_the_published_implementation():
     assert compared > PAIRS * 0.95
 
 
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
+@pytest.mark.parametrize("axis", range(3))
+def test_surface_dice_of_a_slice_equals_the_published_one_of_its_outline(axis):
+    compared = 0
+    for prediction, label, spacing in PAIRS_OF_MASKS:
+        slices = [mask.take(3, axis) for mask in (label, prediction)]
+        if not all(mask.any() for mask in slices):
+            continue
+        in_plane = tuple(np.delete(spacing, axis).tolist())
+        distances = surface_distance.compute_surface_distances(*slices, in_plane)
+        for tolerance in (TOLERANCE_MM, 0.6):
+            expected = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)
+            label_slice, predicted = (np.expand_dims(mask, axis) for mask in slices)
+            score = normalised_surface_dice(predicted, label_slice, spacing, tolerance)
+            assert score == pytest.approx(expected, abs=1e-6)
+        compared += 1
+    assert compared > PAIRS * 0.7
+
+
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 def test_surface_dice_equals_monai():
     for prediction, label, spacing in PAIRS_OF_MASKS:

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
+from monai.networks.nets.dynunet import DynUNet
 from torch import nn
 
 from voxclick.errors import UsageError
@@ -39,6 +40,8 @@ def test_dynunet_has_the_size_of_the_original():
         ("dynunet-big", (64, 64, 32)),
         ("dynunet-huge", (64, 64, 64)),
         ("dynunet-light", (8, 8, 8)),
+        ("dynunet-2d", (32, 32, 1)),
+        ("dynunet-light-2d", (8, 8, 1)),
     ],
 )
 def test_window_multiples_are_the_products_of_the_strides(name, multiple):
@@ -59,6 +62,41 @@ def test_deep_supervision_adds_outputs_in_training_only():
     assert network.eval()(image).shape == (1, 2, 16, 16, 16)
 
 
+@pytest.mark.parametrize("name", ["dynunet-2d", "dynunet-light-2d"])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_2d_network_is_monais_of_two_axes(name, norm):
+    settings = NetworkSettings(name=name, options={"norm": norm})
+    torch.manual_seed(0)
+    ours = build_network(settings, in_channels=3, out_channels=2).eval()
+    filters = {"dynunet-2d": [32, 64, 128, 256, 320, 320], "dynunet-light-2d": [16, 32, 64, 128]}
+    levels = len(filters[name])
+    monais = DynUNet(
+        spatial_dims=2,
+        in_channels=3,
+        out_channels=2,
+        kernel_size=[3] * levels,
+        strides=[1, *[2] * (levels - 1)],
+        upsample_kernel_size=[2] * (levels - 1),
+        filters=filters[name],
+        norm_name=norm,
+        res_block=True,
+    ).eval()
+    monais.load_state_dict(
+        {
+            key: weights.squeeze(-1) if weights.ndim == 5 else weights
+            for key, weights in ours.state_dict().items()
+        }
+    )
+    image = torch.rand(1, 3, 64, 96, 2)
+    with torch.no_grad():
+        for k in range(2):
+            expected = monais(image[..., k])
+            torch.testing.assert_close(ours(image[..., k : k + 1])[..., 0], expected)
+        if norm == "batch":  # which does not look at what is in the image
+            both = torch.stack([monais(image[..., k]) for k in range(2)], dim=-1)
+            torch.testing.assert_close(ours(image), both)
+
+
 def test_options_change_a_preset():
     settings = NetworkSettings(name="dynunet-light", options={"filters": [4, 8, 8, 8]})
     small = build_network(settings, in_channels=3, out_channels=2)
@@ -73,6 +111,7 @@ def test_options_change_a_preset():
         (NetworkSettings(options={"filters": [8, 8]}), "one entry per level"),
         (NetworkSettings(options={"colour": "red"}), "colour"),
         (NetworkSettings(options={"deep_supervision_heads": 5}), "must lie in 0…4"),
+        (NetworkSettings(options={"kernel": [3, 3, 2]}), "kernel must be odd"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(settings, message):

@@ -28,6 +28,7 @@ from voxclick.preprocessing import (
     Preprocessing,
     PreprocessingSettings,
     RangeScaling,
+    check_slices,
 )
 from voxclick.volume import LabelMap, Volume
 
@@ -206,6 +207,62 @@ def test_prepare_puts_every_value_where_it_lies_in_the_patient(oblique):
         oblique.voxels.astype(float), np.moveaxis(positions, -1, 0), order=1, mode="nearest"
     )
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def one_slice(of: Volume, axis: int) -> Volume:
+    return Volume(of.voxels.take([0], axis), of.affine)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_slice_lies_last_with_the_axes_of_its_plane_in_the_order_of_the_patients(oblique, axis):
+    a_slice = one_slice(oblique, axis)
+    prepared = preprocessing_to(None).prepare([a_slice])
+    whole = preprocessing_to(None).prepare([oblique])
+    # the file's axes are stored as k, i, j of the patient's, flipped
+    through = (2, 0, 1)[axis]
+    expected = whole.voxels.take([-1 if through < 2 else 0], through + 1)
+    assert np.array_equal(prepared.voxels, np.moveaxis(expected, through + 1, 3))
+    for index in np.ndindex(*a_slice.shape):
+        network = prepared.click_to_network(index)
+        assert prepared.voxels[(0, *network)] == a_slice.voxels[index]
+        assert prepared.network_to_file(network) == index
+        np.testing.assert_allclose(
+            prepared.geometry.to_mm(network), a_slice.geometry.to_mm(index), atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_slice_is_resampled_in_its_plane_alone(oblique, axis):
+    """As in a stack of equal slices, whose thickness fits."""
+    a_slice = one_slice(oblique, axis)
+    stack = Volume(a_slice.voxels.repeat(9, axis), oblique.affine)
+    thickness = a_slice.spacing_mm[axis]
+    preprocessing = preprocessing_to((1.7, 2.3, 99.0))
+    prepared = preprocessing.prepare([a_slice])
+    assert prepared.geometry.spacing_mm == pytest.approx((1.7, 2.3, thickness))
+    through = (2, 0, 1)[axis]
+    spacing = np.insert([1.7, 2.3], through, thickness).tolist()
+    of_stack = preprocessing_to(tuple(spacing)).prepare([stack]).voxels.take([4], through + 1)
+    expected = np.moveaxis(of_stack, through + 1, 3)
+    np.testing.assert_allclose(prepared.voxels, expected, atol=1e-4)
+
+    label = LabelMap((a_slice.voxels > 0).astype(np.uint8), a_slice.affine)
+    logits = logits_of(preprocessing.prepare_label(label, prepared))
+    back = restored(preprocessing, logits, prepared)
+    assert back.shape == a_slice.shape
+    assert (back == label.voxels).mean() > 0.95
+
+
+def logits_of(label: torch.Tensor) -> torch.Tensor:
+    return torch.stack([label == 0, label == 1]).float()
+
+
+def test_a_slice_for_a_network_that_sees_several_is_refused():
+    with pytest.raises(UnsupportedImageError, match=r"p\.png: is a single slice, but the network"):
+        check_slices((64, 64, 1), (32, 32, 8), "p.png")
+    check_slices((64, 64, 1), (32, 32, 1), "p.png")
+    check_slices((64, 64, 9), (32, 32, 1), "volume.nii")
+    check_slices((64, 64, 9), (32, 32, 32), "volume.nii")
 
 
 def test_channels_are_scaled_each_by_its_own(oblique):

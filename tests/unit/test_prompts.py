@@ -210,6 +210,19 @@ def test_a_box_on_a_slice_stays_on_its_slice():
     assert voxels(clicks, BACKGROUND) == [(14, 40, 45), (36, 40, 45), (25, 40, 34), (25, 40, 56)]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("along", [(0, 1), (-3, 6)], ids=["one voxel", "beyond the image"])
+@pytest.mark.parametrize("width", [1, 11])
+def test_a_box_in_an_image_of_one_slice_is_surrounded_on_it(axis, along, width):
+    geometry = grid(tuple(np.insert([80, 80], axis, 1).tolist()))
+    start, stop = np.insert([20, 40], axis, along[0]), np.insert([31, 40 + width], axis, along[1])
+    clicks = clicks_from_box(Box(tuple(start.tolist()), tuple(stop.tolist())), "tumor", geometry)
+    middle = 40 + (width - 1) // 2
+    around = [(14, middle), (36, middle), (25, 34), (25, 39 + width + 6)]
+    assert voxels(clicks) == [tuple(np.insert([25, middle], axis, 0))]
+    assert voxels(clicks, BACKGROUND) == [tuple(np.insert(pixel, axis, 0)) for pixel in around]
+
+
 def test_clicks_beyond_the_edge_of_the_image_are_left_out():
     clicks = clicks_from_box(Box((-9, 0, 0), (10, 10, 80)), "tumor", grid())
     assert voxels(clicks) == [(4, 4, 39)]
@@ -377,6 +390,36 @@ def test_a_region_on_a_slice_is_the_lasso_around_it():
     region[10:21, 10:21, 3] = True
     from_mask = clicks_from_mask(region, "tumor", grid())
     assert from_mask == clicks_from_lasso(SQUARE, 2, 3, "tumor", grid())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_in_an_image_of_one_slice_clicks_are_those_on_a_slice_of_a_volume(axis):
+    spacing = tuple(np.insert([1.0, 3.0], axis, 0.5).tolist())
+    picture = grid(tuple(np.insert([80, 80], axis, 1).tolist()), spacing)
+    angle = np.linspace(0, 2 * np.pi, 50)
+    contour = [40, 30] + (20 + 6 * np.cos(3 * angle))[:, None] * np.stack(
+        [np.cos(angle), np.sin(angle) / 2], axis=1
+    )
+    rows, columns = np.ogrid[:80, :80]
+    painted = np.isin(rows + columns, (70, 71)) & (rows < 50)
+    region = np.expand_dims(painted, axis)
+    within = empty()
+    np.moveaxis(within, axis, 0)[3] = painted
+    pairs = [
+        (
+            clicks_from_lasso(contour, axis, 0, "tumor", picture),
+            clicks_from_lasso(contour, axis, 3, "tumor", grid(spacing=spacing)),
+        ),
+        *(
+            (make(region, "tumor", picture), make(within, "tumor", grid(spacing=spacing)))
+            for make in (clicks_from_mask, clicks_from_scribble)
+        ),
+    ]
+    for in_picture, in_volume in pairs:
+        assert len(in_picture) > 2
+        moved = [(tuple(np.delete(c.index, axis)), c.label) for c in in_volume]
+        assert [(tuple(np.delete(c.index, axis)), c.label) for c in in_picture] == moved
+        assert {c.index[axis] for c in in_picture} == {0}
 
 
 def test_a_region_that_fills_the_image_has_no_outside():

@@ -36,6 +36,22 @@ def test_equals_scipy_with_the_border_outside(path, shape, spacing, share, seed)
     np.testing.assert_allclose(ours.numpy(), padded[1:-1, 1:-1, 1:-1], rtol=1e-5)
 
 
+@given(
+    shape=st.tuples(*[st.integers(2, 12)] * 2),
+    flat=st.integers(0, 2),
+    spacing=st.tuples(*[st.floats(0.3, 6)] * 3),
+    seed=st.integers(0, 2**16),
+)
+@settings(deadline=None)
+@pytest.mark.parametrize("path", PATHS)
+def test_of_a_slice_they_are_scipys_in_its_plane(path, shape, flat, spacing, seed):
+    region = np.random.default_rng(seed).random(shape) < 0.7
+    in_plane = np.delete(spacing, flat)
+    padded = np.asarray(distance_transform_edt(np.pad(region, 1), sampling=in_plane))
+    ours = PATHS[path](torch.from_numpy(np.expand_dims(region, flat)), spacing, flat)
+    np.testing.assert_allclose(ours.squeeze(flat).numpy(), padded[1:-1, 1:-1], rtol=1e-5)
+
+
 def test_by_hand(distance):
     region = torch.ones(5, 5, 5, dtype=torch.bool)
     region[2, 2, 0] = False

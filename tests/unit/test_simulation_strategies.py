@@ -137,6 +137,20 @@ class TestLargestError:
         (click,) = clicks_of(LargestError(), label, empty(9, 9, 9))
         assert click.index[0] == 2
 
+    @pytest.mark.parametrize("axis", range(3))
+    def test_of_a_slice_the_middle_is_clicked_whatever_its_thickness(self, axis):
+        label = torch.zeros(9, 11, dtype=torch.int64)
+        label[2:7, 3:10] = 1  # deepest on a line of three
+        spacing = [1.0, 1.0, 1.0]
+        spacing[axis] = 0.1
+        label = label.unsqueeze(axis)
+        indices = {
+            clicks_of(LargestError(), label, label * 0, spacing=tuple(spacing), seed=seed)[0].index
+            for seed in range(30)
+        }
+        in_plane = {index[:axis] + index[axis + 1 :] for index in indices}
+        assert in_plane == {(4, 5), (4, 6), (4, 7)}
+
     def test_everything_wrong(self):
         label = torch.ones(9, 9, 9, dtype=torch.int64)
         (click,) = clicks_of(LargestError(), label, empty(9, 9, 9))
@@ -234,7 +248,7 @@ class TestCorrective:
 
     def test_border_distance_does_not_overflow(self, monkeypatch):
         depths = torch.tensor([2000.0, 1999.0, 1.0])[:, None, None]  # exp(710) is infinite
-        monkeypatch.setattr(strategies, "distance_to_outside", lambda region: depths)
+        monkeypatch.setattr(strategies, "distance_to_outside", lambda region, flat: depths)
         label = torch.ones(3, 1, 1, dtype=torch.int64)
         generator = torch.Generator().manual_seed(0)
         strategy = Corrective(weighting="border-distance")
@@ -344,7 +358,9 @@ class TestEveryStrategy:
         monkeypatch.setattr(
             strategies,
             "distance_to_outside",
-            lambda region, spacing=ISOTROPIC: distances._distance_by_lines(region, spacing),
+            lambda region, spacing=ISOTROPIC, flat=None: distances._distance_by_lines(
+                region, spacing, flat
+            ),
         )
         elsewhere = [
             clicks_of(strategy, label, prediction, spacing=spacing, seed=seed, labels=3)

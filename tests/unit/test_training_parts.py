@@ -10,7 +10,8 @@ import torch
 from monai.losses import DiceCELoss, DiceLoss
 from torch import nn
 
-from voxclick.training.air import air_threshold
+from voxclick.geometry.box import Box
+from voxclick.training.air import air_threshold, body_box
 from voxclick.training.cache import PreparedCase
 from voxclick.training.losses import SegmentationLoss
 from voxclick.training.optimization import (
@@ -137,3 +138,12 @@ def test_air_is_half_as_bright_as_the_faintest_labelled_component():
     assert air_threshold([bright, free, faint]) == pytest.approx(0.2)
     assert air_threshold([free]) is None
     assert air_threshold([PreparedCase("dark", -image, label, (1.0, 1.0, 1.0))]) is None
+
+
+def test_the_body_is_boxed_by_what_is_brighter_than_air_in_any_channel():
+    image = torch.zeros(2, 10, 10, 10)
+    image[0, 2, 3, 4], image[1, 6, 7, 8], image[0, 9, 9, 9] = 0.3, 0.2, 0.19
+    case = PreparedCase("case", image, torch.zeros(10, 10, 10), (1.0, 1.0, 1.0))
+    assert body_box(case, 0.2) == Box((2, 3, 4), (7, 8, 9))
+    assert body_box(case, 0.5) is None
+    assert body_box(case, None) is None

@@ -44,7 +44,15 @@ class ImageIsTheMargins(nn.Module):
         return torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1)
 
 
-def session(*margins, affine=None, spacing_mm=None, guidance=DISK, **options):
+def session(
+    *margins,
+    affine=None,
+    spacing_mm=None,
+    guidance=DISK,
+    network="dynunet-light",
+    window=(16, 16, 16),
+    **options,
+):
     names = tuple(f"label {number}" for number in range(1, len(margins) + 1))
     passed = RangeScaling(low=0, high=1, clip=False)
     settings = ModelSettings(
@@ -54,8 +62,8 @@ def session(*margins, affine=None, spacing_mm=None, guidance=DISK, **options):
             spacing_mm=spacing_mm, intensity=tuple(passed for _ in names)
         ),
         guidance=guidance,
-        network=NetworkSettings(name="dynunet-light"),
-        inference=SlidingWindows(window=(16, 16, 16), overlap=0.25),
+        network=NetworkSettings(name=network),
+        inference=SlidingWindows(window=window, overlap=0.25),
     )
     affine = np.diag([*SPACING, 1.0]) if affine is None else affine
     model = Model(settings, ImageIsTheMargins(len(margins)), torch.device("cpu"))
@@ -141,6 +149,22 @@ def test_depth_is_in_millimetres():
     assert thick_slices.index == (6, 9, 9)
     (cubes,) = session(margins, affine=np.eye(4)).proposals()
     assert cubes.index == (4, 4, 4)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_in_a_slice_depth_is_that_in_its_plane(axis):
+    # a square with a long handle, all of it one thin slice deep
+    margins = sure_background((24, 28))
+    margins[3:8, 3:8] = 0.0
+    margins[5, 8:27] = 0.0
+    flat = session(
+        np.expand_dims(margins, axis),
+        affine=np.diag(np.insert([1.0, 1.0, 1.0], axis, 0.1)),
+        network="dynunet-light-2d",
+        window=(16, 16, 1),
+    )
+    (place,) = flat.proposals()
+    assert place.index == tuple(np.insert([5, 5], axis, 0).tolist())
 
 
 def test_no_more_places_than_wanted_and_no_more_than_there_are():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -23,26 +24,33 @@ from voxclick.cli.options import (
     CacheGibOption,
     CacheGpuGibOption,
     DeviceOption,
+    Ensemble,
+    EnsembleOption,
     InferenceOverrides,
+    ModelsOption,
     SeedOption,
     cache_settings,
+    choose_model,
 )
 from voxclick.cli.progress import step_progress
-from voxclick.config import override_inference, problems
-from voxclick.datasets import DEFAULT_LABELS, Case, read_dataset
+from voxclick.cli.train import split as split_of_run
+from voxclick.config import RunConfig, load_config, problems
+from voxclick.datasets import DEFAULT_LABELS, Case, Dataset, read_dataset, select_channels
 from voxclick.errors import DatasetError, EvaluationError, UsageError
 from voxclick.evaluation.baselines import NEEDS_SUV, BaselineName
 from voxclick.evaluation.evaluation import Evaluation, SavedMasks
 from voxclick.evaluation.runner import uptake_channel
 from voxclick.evaluation.settings import REPLAYING, EvaluationSettings, Protocol
 from voxclick.evaluation.shards import joined_shard
-from voxclick.model_files import ModelSettings, load_model
+from voxclick.model_files import ModelSettings
+from voxclick.training.run_folder import RunFolder
 
 
 class Split(str, Enum):
     """Which cases of the data set."""
 
     test = "test"
+    validation = "validation"
     train = "train"
     all = "all"
 
@@ -66,8 +74,10 @@ class Stopping(str, Enum):
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="an nnU-Net folder, dataset.json or list file")],
-    model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
+    data: Annotated[
+        Path, typer.Argument(help="a data set, in any layout of docs/reference/datasets.md")
+    ],
+    model: ModelsOption,
     out: Annotated[Path, typer.Option("--out", help="folder for scores, summary and report")],
     protocol: Annotated[
         Protocol, typer.Option("--protocol", help="who clicks, and how")
@@ -124,6 +134,7 @@ def evaluate(
     save_masks: Annotated[
         SavedMasks, typer.Option("--save-masks", help="the last mask of every case, or every one")
     ] = SavedMasks.none,
+    ensemble: EnsembleOption = Ensemble.mean,
     overrides: InferenceOverrides = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -152,24 +163,24 @@ def evaluate(
     _check_clicks(clicks, protocol)
     started = datetime.now(timezone.utc)
     with joined_shard() as shard:
-        loaded = load_model(model, shard.device(device), backend.value)
-        cases = choose_cases(data, split, loaded.settings)[:limit]
+        chosen = choose_model(model, ensemble, shard.device(device), backend, overrides)
+        held_out_by = load_run(model) if split is Split.validation else None
+        cases = choose_cases(data, split, chosen.model.settings, held_out_by)
+        if held_out_by is not None:
+            refuse_another_split(data, cases, folder_of_run(model))
+        cases = cases[:limit]
         total = len(shard.share(cases)) * settings.predictions
         with step_progress("evaluating", total, hidden=not shard.is_first) as on_steps:
             evaluation = Evaluation(
                 out=out,
-                model=loaded,
-                inference=override_inference(loaded.settings, overrides),
+                model=chosen.model,
+                inference=chosen.inference,
                 settings=settings,
                 cache=cache_settings(cache_dtype, cache_gib, cache_gpu_gib, cache_disk_gib),
-                baselines=_baselines(baseline, no_baselines, loaded.settings.channels),
+                baselines=_baselines(baseline, no_baselines, chosen.model.settings.channels),
                 clicks=clicks,
                 masks=save_masks,
-                described={
-                    "model": str(model),
-                    "data": str(data.resolve()),
-                    "backend": backend.value,
-                },
+                described={**chosen.described, "data": str(data.resolve())},
                 on_steps=on_steps,
             )
             evaluation.open()
@@ -227,20 +238,71 @@ def _baselines(
     return tuple(name for name in BaselineName if is_suv or name not in NEEDS_SUV)
 
 
-def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Case, ...]:
+def load_run(models: Sequence[Path]) -> RunConfig:
+    """The configuration of the run that has left a model.
+
+    Raises:
+        UsageError: several models, or one without its run's config.yaml.
+    """
+    config = folder_of_run(models).config
+    if len(models) > 1 or not config.is_file():
+        raise UsageError(
+            "--split validation needs one --model, of folds one after the other, with the "
+            "config.yaml of its run beside it, which says what was held back; got "
+            f"{', '.join(map(str, models))}"
+        )
+    return load_config(config)
+
+
+def folder_of_run(models: Sequence[Path]) -> RunFolder:
+    """Where the run lies that has left the first model."""
+    return RunFolder(models[0] if models[0].is_dir() else models[0].parent)
+
+
+def refuse_another_split(data: Path, cases: Sequence[Case], folder: RunFolder) -> None:
+    """A split is drawn from all cases: when some came or went, others that were learnt are in it.
+
+    A run without its checkpoint cannot tell.
+
+    Raises:
+        DatasetError: these are not the cases that the run has validated on.
+        TrainingError: its checkpoint is damaged.
+    """
+    progress = folder.progress()
+    if progress is None or progress.cases is None:
+        return
+    moved = sorted({case.name for case in cases} ^ set(progress.cases.validation))
+    if moved:
+        raise DatasetError(
+            f"{data}: expected the data set as it was when {folder.path} was trained, but cases "
+            f"came or went since, and other ones would be validated on ({', '.join(moved[:5])}); "
+            "name that data set, or list the cases to evaluate and take --split all"
+        )
+
+
+def choose_cases(
+    data: Path, split: Split, settings: ModelSettings, held_out_by: RunConfig | None = None
+) -> tuple[Case, ...]:
     """The labelled cases of one split.
+
+    Args:
+        data: the data set.
+        split: which part of it.
+        settings: of the model.
+        held_out_by: for the validation cases, the run that was validated on them.
 
     Raises:
         DatasetError: there are none, or the data set declares other labels or channels than the
-            model's; names in another order are other ones.
+            model's; labels in another order are other ones.
     """
-    dataset = read_dataset(data)
+    dataset = with_channels_of(read_dataset(data), settings)
     refuse_other_names(data, "labels", dataset.labels, settings.labels)
     refuse_other_names(data, "channels", dataset.channels, settings.channels)
     cases = {
         Split.test: dataset.test,
         Split.train: dataset.train,
         Split.all: (*dataset.train, *dataset.test),
+        Split.validation: () if held_out_by is None else split_of_run(dataset, held_out_by)[1],
     }[split]
     labelled = tuple(case for case in cases if case.label is not None)
     if not labelled:
@@ -251,13 +313,26 @@ def choose_cases(data: Path, split: Split, settings: ModelSettings) -> tuple[Cas
     return labelled
 
 
+def with_channels_of(dataset: Dataset, settings: ModelSettings) -> Dataset:
+    """The model's channels in its order, where the data set names them or has more.
+
+    Raises:
+        DatasetError: the data set has more channels and does not name all of the model's.
+    """
+    if dataset.channels == settings.channels:
+        return dataset
+    has_more = len(dataset.channels) > len(settings.channels)
+    names, expected = ({c.lower() for c in s.channels} for s in (dataset, settings))
+    return select_channels(dataset, settings.channels) if has_more or names == expected else dataset
+
+
 def refuse_other_names(
     data: Path, kind: str, declared: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     """Refuse a data set that declares other labels, or other channels, than the model's.
 
     Raises:
-        DatasetError: with both; names in another order are other ones.
+        DatasetError: with both; here names in another order are other ones.
     """
     if declared != expected and _is_declared(declared):
         raise DatasetError(

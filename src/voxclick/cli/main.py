@@ -12,9 +12,11 @@ import typer
 
 import voxclick
 from voxclick.cli.bench import app as bench
+from voxclick.cli.challenge import challenge
 from voxclick.cli.compare import compare
 from voxclick.cli.demo import demo
 from voxclick.cli.evaluate import evaluate
+from voxclick.cli.import_weights import import_weights
 from voxclick.cli.metrics import metrics
 from voxclick.cli.phantom import phantom
 from voxclick.cli.rank import rank
@@ -37,6 +39,8 @@ app.command()(compare)
 app.command()(metrics)
 app.command()(segment)
 app.command()(rank)
+app.command()(import_weights)
+app.command()(challenge)
 app.add_typer(bench)
 
 
@@ -56,7 +60,7 @@ def voxclick_command(
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
 ) -> None:
-    """Segment 3D medical images by clicks. For research; not a medical device."""
+    """Segment images, 3D or of one slice, by clicks. For research; not a medical device."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
+import torch
 import typer
 
+from voxclick.cli.folds import models_of
+from voxclick.config import override_inference
 from voxclick.errors import UsageError
-from voxclick.sliding_window import CacheSettings
+from voxclick.model_files import Model, load_ensemble
+from voxclick.sliding_window import CacheSettings, InferenceSettings
 
 
 class BackendName(str, Enum):
@@ -17,6 +24,13 @@ class BackendName(str, Enum):
 
     torch = "torch"
     openvino = "openvino"
+
+
+class Ensemble(str, Enum):
+    """`voxclick.model_files.Combination`, for the command line."""
+
+    mean = "mean"
+    vote = "vote"
 
 
 class CacheDtype(str, Enum):
@@ -29,6 +43,20 @@ class CacheDtype(str, Enum):
 DEFAULT_CACHE = CacheSettings()
 _CACHE_PANEL = "Results of windows that are kept"
 
+ModelsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--model",
+        help="a model.safetensors, or the folder of a run; several of them, or a run of "
+        "`train --folds`, answer as one",
+    ),
+]
+EnsembleOption = Annotated[
+    Ensemble,
+    typer.Option(
+        "--ensemble", help="how several models' answers become one: mean (of their logits) or vote"
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one"),
@@ -84,6 +112,49 @@ CacheDiskGibOption = Annotated[
         rich_help_panel=_CACHE_PANEL,
     ),
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenModel:
+    """What --model, --ensemble and --set say.
+
+    Attributes:
+        model: one model, or several as one.
+        inference: its way through volumes.
+        described: for the summary of a run: the files, and how they answer together.
+    """
+
+    model: Model
+    inference: InferenceSettings
+    described: dict[str, Any]
+
+
+def choose_model(
+    paths: Sequence[Path],
+    ensemble: Ensemble,
+    device: str | torch.device,
+    backend: BackendName,
+    overrides: Sequence[str] | None,
+) -> ChosenModel:
+    """Load what the options name.
+
+    Args:
+        paths: of --model.
+        ensemble: how several models answer as one; of a single one it changes nothing.
+        overrides: of --set.
+
+    Raises:
+        ModelFileError: a file or a folder that holds no model, or models that do not agree.
+        UsageError: one file twice, or windows that the model does not take.
+    """
+    files = [file for path in paths for file in models_of(path)]
+    described: dict[str, Any] = {"model": str(files[0]), "backend": backend.value}
+    if len(files) > 1:
+        described |= {"model": [str(file) for file in files], "ensemble": ensemble.value}
+    model = load_ensemble(files, device, backend.value, ensemble.value)
+    inference = override_inference(model.settings, overrides)
+    model.check_inference(inference)
+    return ChosenModel(model, inference, described)
 
 
 def cache_settings(

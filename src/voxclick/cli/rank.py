@@ -12,7 +12,7 @@ import torch
 import typer
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.evaluate import refuse_other_names
+from voxclick.cli.evaluate import refuse_other_names, with_channels_of
 from voxclick.cli.options import (
     DEFAULT_CACHE,
     BackendName,
@@ -23,16 +23,18 @@ from voxclick.cli.options import (
     CacheGibOption,
     CacheGpuGibOption,
     DeviceOption,
+    Ensemble,
+    EnsembleOption,
     InferenceOverrides,
+    ModelsOption,
     cache_settings,
+    choose_model,
 )
 from voxclick.cli.progress import case_progress
-from voxclick.config import override_inference
-from voxclick.datasets import Case, is_dataset, read_dataset, read_images
+from voxclick.datasets import Case, is_dataset, read_case_images, read_dataset, read_images
 from voxclick.errors import DatasetError, UsageError, VoxclickError
 from voxclick.evaluation.results import write_table
-from voxclick.io import read_volume
-from voxclick.model_files import Model, ModelSettings, load_model
+from voxclick.model_files import Model, ModelSettings
 from voxclick.session import InteractiveSession
 from voxclick.sliding_window import CacheSettings, InferenceSettings
 
@@ -47,7 +49,8 @@ class RankedCase:
         uncertainty: of the whole volume, without clicks; see `InteractiveSession.uncertainty`.
         foreground_ml: predicted, on the network's grid.
         places: how many there are to click, see `InteractiveSession.proposals`.
-        voxel: the first of them as ``i,j,k``, as `segment` takes it; empty if there is none.
+        voxel: the first of them as ``i,j,k``, as `segment` takes it, of the image or of what its
+            images are resampled onto (`Case.grid`); empty if there is none.
     """
 
     case: str
@@ -65,12 +68,13 @@ def rank(
             help="an nnU-Net folder, dataset.json or list file, a folder of images, or image files"
         ),
     ],
-    model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
+    model: ModelsOption,
     out: Annotated[Path, typer.Option("--out", help="the table to write (.csv)")],
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="only so many cases")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="cases that have a label already are ranked, too")
     ] = False,
+    ensemble: EnsembleOption = Ensemble.mean,
     overrides: InferenceOverrides = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="as everywhere; ranking draws nothing at random")
@@ -89,9 +93,8 @@ def rank(
     torch.manual_seed(seed)
     _check_out(out, data)
     cache = cache_settings(cache_dtype, cache_gib, cache_gpu_gib, cache_disk_gib)
-    loaded = load_model(model, device, backend.value)
-    inference = override_inference(loaded.settings, overrides)
-    cases = choose_cases(data, loaded.settings, every=every)[:limit]
+    chosen = choose_model(model, ensemble, device, backend, overrides)
+    cases = choose_cases(data, chosen.model.settings, every=every)[:limit]
     out.parent.mkdir(parents=True, exist_ok=True)
 
     ranked: list[RankedCase] = []
@@ -99,7 +102,7 @@ def rank(
     with case_progress("ranking", len(cases)) as on_case:
         for case in cases:
             try:
-                ranked.append(rank_case(case, loaded, inference, cache))
+                ranked.append(rank_case(case, chosen.model, chosen.inference, cache))
             except (VoxclickError, OSError, MemoryError, torch.OutOfMemoryError) as error:
                 failures.append(f"{case.name}: {error}")
             else:
@@ -125,7 +128,7 @@ def rank_case(
         UnsupportedImageError: an image cannot be read.
         GeometryError: not the model's number of images, or images on different grids.
     """
-    volumes = [read_volume(path) for path in case.images]
+    volumes = read_case_images(case)
     survey = InteractiveSession(model, volumes, inference, cache).survey(count=1)
     return RankedCase(
         case=case.name,
@@ -156,7 +159,7 @@ def choose_cases(data: Sequence[Path], settings: ModelSettings, *, every: bool) 
     """
     if len(data) > 1 or not is_dataset(data[0]):
         return read_images(data, len(settings.channels))
-    dataset = read_dataset(data[0], labels_required=False)
+    dataset = with_channels_of(read_dataset(data[0], labels_required=False), settings)
     refuse_other_names(data[0], "channels", dataset.channels, settings.channels)
     cases = (*dataset.train, *dataset.test)
     chosen = tuple(case for case in cases if every or case.label is None)

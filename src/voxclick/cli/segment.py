@@ -20,16 +20,23 @@ from voxclick.cli.options import (
     CacheGibOption,
     CacheGpuGibOption,
     DeviceOption,
+    Ensemble,
+    EnsembleOption,
     InferenceOverrides,
+    ModelsOption,
     cache_settings,
+    choose_model,
 )
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import Click, read_clicks
-from voxclick.config import override_inference
-from voxclick.errors import UsageError
-from voxclick.geometry.affine import is_sheared
-from voxclick.io import IMAGE_SUFFIXES, read_label_map, read_volume, write_label_map
-from voxclick.model_files import load_model
+from voxclick.errors import UnsupportedImageError, UsageError
+from voxclick.io import (
+    IMAGE_SUFFIXES,
+    check_stores,
+    read_label_map,
+    read_volume,
+    write_label_map,
+)
 from voxclick.session import DEFAULT_RADIUS_MM, InteractiveSession
 from voxclick.volume import VolumeGeometry
 
@@ -44,13 +51,20 @@ class ClickSpace(str, Enum):
 
 def segment(
     images: Annotated[
-        list[Path], typer.Argument(help="the image file; one per channel if the model takes more")
+        list[Path],
+        typer.Argument(
+            help="the image file (.nii.gz, .mha, .png …); one per channel if the model takes more"
+        ),
     ],
-    model: Annotated[Path, typer.Option("--model", help="a model.safetensors")],
-    out: Annotated[Path, typer.Option("--out", help="the mask to write (.nii.gz, .mha, .nrrd …)")],
+    model: ModelsOption,
+    out: Annotated[Path, typer.Option("--out", help="the mask to write (.nii.gz, .mha, .png …)")],
     click: Annotated[
         list[str] | None,
-        typer.Option("--click", help="X,Y,Z:label, e.g. 109,103,353:tumor; may be repeated"),
+        typer.Option(
+            "--click",
+            help="X,Y,Z:label, e.g. 109,103,353:tumor, or 109,103,0:tumor in a .png; may be "
+            "repeated",
+        ),
     ] = None,
     clicks: Annotated[
         Path | None, typer.Option("--clicks", help="a JSON file of clicks, in voxels of the image")
@@ -76,6 +90,7 @@ def segment(
         bool,
         typer.Option("--skip-air", help="pass over windows that show nothing but air"),
     ] = False,
+    ensemble: EnsembleOption = Ensemble.mean,
     overrides: InferenceOverrides = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="as everywhere; segmenting draws nothing at random")
@@ -91,15 +106,15 @@ def segment(
     torch.manual_seed(seed)
     _check_out(out, images)
     cache = cache_settings(cache_dtype, cache_gib, cache_gpu_gib, cache_disk_gib)
-    loaded = load_model(model, device, backend.value)
-    inference = override_inference(loaded.settings, overrides)
+    chosen = choose_model(model, ensemble, device, backend, overrides)
+    labels = chosen.model.settings.labels
     volumes = [read_volume(path) for path in images]
     _check_out_stores(out, volumes[0].geometry)
     session = InteractiveSession(
-        loaded, volumes, inference, cache, radius_mm=radius_mm, skip_air=skip_air
+        chosen.model, volumes, chosen.inference, cache, radius_mm=radius_mm, skip_air=skip_air
     )
     if start_from is not None:
-        mask = read_label_map(start_from, loaded.settings.labels)
+        mask = read_label_map(start_from, labels)
         session.start_from(mask, radius_mm or DEFAULT_RADIUS_MM)
     session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
     if clicks is not None:
@@ -108,7 +123,7 @@ def segment(
         prediction = session.predict(on_window)
     write_label_map(prediction.label_map, out)
     console = plain_console()
-    for index, label in enumerate(loaded.settings.labels[1:], start=1):
+    for index, label in enumerate(labels[1:], start=1):
         voxels = int((prediction.label_map.voxels == index).sum())
         volume_ml = voxels * prediction.label_map.geometry.voxel_volume_ml
         console.print(f"{label}: {volume_ml:.2f} ml in {voxels} voxels")
@@ -129,11 +144,10 @@ def _check_out(out: Path, images: list[Path]) -> None:
 
 
 def _check_out_stores(out: Path, geometry: VolumeGeometry) -> None:
-    if is_sheared(geometry.affine) and not out.name.lower().endswith((".nii", ".nii.gz")):
-        raise UsageError(
-            f"--out {out}: the image's axes are not at right angles, which only NIfTI can store; "
-            "name a .nii.gz"
-        )
+    try:
+        check_stores(geometry, out)
+    except UnsupportedImageError as error:
+        raise UsageError(f"--out {error}") from error
 
 
 def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click:
@@ -148,7 +162,8 @@ def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click
         x, y, z = (float(number) for number in position.split(","))
     except ValueError as error:
         raise UsageError(
-            f"--click {text!r}: expected X,Y,Z:label, e.g. 109,103,353:tumor"
+            f"--click {text!r}: expected X,Y,Z:label, e.g. 109,103,353:tumor, or 109,103,0:tumor "
+            "in a single slice"
         ) from error
     if not separator or not label:
         raise UsageError(f"--click {text!r}: the label is missing; expected X,Y,Z:label")

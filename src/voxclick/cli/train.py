@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from voxclick.cli.console import plain_console
+from voxclick.cli.folds import PlannedRun, new_runs, runs_to_resume
 from voxclick.cli.options import DeviceOption
 from voxclick.config import RunConfig, load_config, save_config
 from voxclick.datasets import (
@@ -17,6 +19,8 @@ from voxclick.datasets import (
     first_by_name,
     k_folds,
     read_dataset,
+    read_splits_final,
+    select_channels,
     train_validation_split,
 )
 from voxclick.errors import UsageError
@@ -25,7 +29,9 @@ from voxclick.training.run_folder import RunFolder
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="an nnU-Net folder, dataset.json or list file")],
+    data: Annotated[
+        Path, typer.Argument(help="a data set, in any layout of docs/reference/datasets.md")
+    ],
     out: Annotated[Path, typer.Option("--out", help="folder of the run")],
     config: Annotated[Path | None, typer.Option("--config", help="settings in YAML")] = None,
     overrides: Annotated[
@@ -34,6 +40,21 @@ def train(
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="only so many training cases")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            help="cross-validation: train all of so many folds, into OUT/fold-0, OUT/fold-1, …",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            help="a model.safetensors to train further; what --config leaves open is as it says",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the run in --out, exactly")
@@ -50,49 +71,81 @@ def train(
     """Train a click-driven network on DATA.
 
     Leaves OUT/model.safetensors (the best), OUT/last.ckpt (to resume), OUT/config.yaml and
-    OUT/tensorboard/.
+    OUT/tensorboard/; with --folds, the same of each fold in a folder of its own.
     """
     folder = RunFolder(out)
     if resume:
-        if config is not None or overrides or limit is not None or seed is not None:
+        if config is not None or overrides or any(x is not None for x in (limit, weights, seed)):
             raise UsageError(
-                "--resume goes on with the run's own config.yaml; leave --config, --set, --limit "
-                "and --seed away, or start a new run in another folder"
+                "--resume goes on with the run's own config.yaml; leave --config, --set, --limit, "
+                "--weights and --seed away, or start a new run in another folder"
             )
-        if not folder.config.exists():
-            raise UsageError(
-                f"--resume: there is no run in {out}; leave --resume away to start one"
-            )
-        run = load_config(folder.config)
+        runs = runs_to_resume(folder, folds)
     else:
         folder.refuse_to_overwrite()
-        options = {"data.limit": limit, "seed": seed}
+        options = {"data.limit": limit, "weights": weights, "seed": seed}
         given = [f"{key}={value}" for key, value in options.items() if value is not None]
-        run = load_config(config, [*(overrides or []), *given])
+        runs = new_runs(load_config(config, [*(overrides or []), *given]), folder, folds)
 
-    dataset = read_dataset(data, run.data.labels)
-    settings = run.model_settings(dataset)
-    training, validation = split(dataset, run)
+    # a single run is opened though it is finished, for what it says at its end
+    left = [run for run in runs if len(runs) == 1 or not run.is_finished]
+    speaks = True
+    for run in left:
+        speaks = _train_run(data, run, device, devices, nodes, another_follows=run is not left[-1])
+    if len(runs) > 1 and speaks:
+        _print_folds(runs, out)
+
+
+def _train_run(
+    data: Path, run: PlannedRun, device: str, devices: int, nodes: int, *, another_follows: bool
+) -> bool:
+    """Train one network; returns whether this process is the one that speaks."""
+    config, folder = run.config, run.folder
+    dataset = read_run_dataset(data, config)
+    settings = config.model_settings(dataset)
+    training, validation = split(dataset, config)
     check_cases((*training, *validation), settings.labels, settings.channels)
     trainer = Trainer(
-        run.training,
+        config.training,
         settings,
         folder,
-        seed=run.seed,
-        cache=run.data.cache,
+        seed=config.seed,
+        weights=None if run.resume else config.weights,
+        cache=config.data.cache,
         device=device,
         devices=devices,
         nodes=nodes,
     )
     if trainer.is_first_process:
-        out.mkdir(parents=True, exist_ok=True)
-        save_config(run, folder.config)
-    result = trainer.fit(training, validation, resume=resume)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder.config)
+    result = trainer.fit(training, validation, resume=run.resume, another_follows=another_follows)
     if trainer.is_first_process:
         best = "" if result.best_dice is None else f", mean Dice {result.best_dice:.4f}"
         plain_console().print(
-            f"{len(training)} cases, {run.training.epochs} epochs{best} -> {folder.model}"
+            f"{len(training)} cases, {config.training.epochs} epochs{best} -> {folder.model}"
         )
+    return trainer.is_first_process
+
+
+def _print_folds(runs: Sequence[PlannedRun], out: Path) -> None:
+    """The mean of the folds' validations: every case is in the one that did not learn it."""
+    best = [progress.best_dice for run in runs if (progress := run.folder.progress()) is not None]
+    known = [dice for dice in best if dice is not None]
+    mean = f", mean Dice {sum(known) / len(known):.4f}" if known else ""
+    plain_console().print(f"{len(runs)} folds{mean} -> {out}")
+
+
+def read_run_dataset(data: Path, run: RunConfig) -> Dataset:
+    """The data set with the labels and the channels that the run says.
+
+    Raises:
+        DatasetError: not a data set, or without these channels.
+    """
+    dataset = read_dataset(data, run.data.labels)
+    if run.data.channels is not None:
+        dataset = select_channels(dataset, run.data.channels)
+    return dataset
 
 
 def split(dataset: Dataset, run: RunConfig) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
@@ -100,6 +153,13 @@ def split(dataset: Dataset, run: RunConfig) -> tuple[tuple[Case, ...], tuple[Cas
     cases = tuple(case for case in dataset.train if case.label is not None)
     if run.data.limit is not None:
         cases = first_by_name(cases, run.data.limit)
+    if run.data.splits is not None:
+        splits = read_splits_final(run.data.splits, cases)
+        if run.data.fold >= len(splits):
+            raise UsageError(
+                f"{run.data.splits}: holds {len(splits)} folds, but data.fold says {run.data.fold}"
+            )
+        return splits[run.data.fold]
     if run.data.folds is not None:
         return k_folds(cases, run.data.folds, run.seed)[run.data.fold]
     return train_validation_split(cases, run.data.validation_fraction, run.seed)

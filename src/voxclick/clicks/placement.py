@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
+from voxclick.geometry.flat import distance_to_border, flat_axis
 from voxclick.types import Index3, Vector3
 from voxclick.volume import VolumeGeometry
 
@@ -47,12 +48,6 @@ class Component:
 
     box: Box
     mask: NDArray[np.bool_]
-
-
-def flat_axis(shape: Sequence[int]) -> int | None:
-    """The axis on which something of this shape is one voxel thick, where that is a single one."""
-    thin = [axis for axis, length in enumerate(shape) if length == 1]
-    return thin[0] if len(thin) == 1 else None
 
 
 def steps_outside(outside_mm: float, spacing_mm: Vector3, flat: int | None = None) -> Index3:
@@ -147,8 +142,9 @@ def _place_inside(
     component: Component, geometry: VolumeGeometry, spacing_mm: float, least_depth: float
 ) -> Iterator[Index3]:
     """The voxels to click inside one component, the centre first."""
-    depth_mm = _distance_to_border(component.mask, geometry.spacing_mm)
-    is_candidate = component.mask & (depth_mm >= least_depth * depth_mm.max())
+    mask = component.mask
+    depth_mm = distance_to_border(mask, geometry.spacing_mm, flat_axis(mask.shape))
+    is_candidate = mask & (depth_mm >= least_depth * depth_mm.max())
     depth_mm = depth_mm[is_candidate]
     voxels = np.argwhere(is_candidate) + np.array(component.box.start)
     position_mm = apply_affine(geometry.affine, voxels.astype(np.float64))
@@ -172,16 +168,6 @@ def _most_central(position_mm: NDArray[np.float64], depth_mm: NDArray[np.float32
     is_deepest = depth_mm >= depth_mm.max() - _TIE_MM
     to_centroid_mm = np.linalg.norm(position_mm - position_mm.mean(axis=0), axis=1)
     return _first_of_largest(np.where(is_deepest, -to_centroid_mm, -np.inf))
-
-
-def _distance_to_border(mask: NDArray[np.bool_], spacing_mm: Vector3) -> NDArray[np.float32]:
-    """mm from each voxel of the mask to the nearest voxel centre outside, also of the array."""
-    flat = flat_axis(mask.shape)
-    if flat is None:
-        return edt.edt(mask, anisotropy=spacing_mm, black_border=True)
-    in_plane_mm = tuple(step for axis, step in enumerate(spacing_mm) if axis != flat)
-    depth_mm = edt.edt(mask.squeeze(flat), anisotropy=in_plane_mm, black_border=True)
-    return np.expand_dims(depth_mm, flat)
 
 
 def _voxels_of_shell(

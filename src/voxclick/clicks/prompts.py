@@ -20,7 +20,6 @@ from skimage.draw import polygon
 
 from voxclick.clicks.click import BACKGROUND, Click
 from voxclick.clicks.placement import (
-    flat_axis,
     inside_voxels,
     largest_components,
     outside_voxels,
@@ -29,6 +28,7 @@ from voxclick.clicks.placement import (
 from voxclick.errors import ClickError
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
+from voxclick.geometry.flat import flat_axis
 from voxclick.types import Index3
 from voxclick.volume import VolumeGeometry
 
@@ -123,8 +123,8 @@ def clicks_from_box(
     """A click at the centre of a box, and background outside the middle of each of its faces.
 
     What of the box lies outside the image is cut off. A box one voxel thick on exactly one axis
-    is drawn on a slice and gets its background clicks there; of the six (or four) those outside
-    the image are left out.
+    is drawn on a slice and gets its background clicks there, and so does any box in an image of a
+    single slice; of the six (or four) those outside the image are left out.
 
     Raises:
         ClickError: the box is empty or lies outside the image.
@@ -139,7 +139,10 @@ def clicks_from_box(
     inside = _clicks([(i, j, k)], label)
     if label == BACKGROUND:
         return inside
-    steps = steps_outside(settings.outside_mm, geometry.spacing_mm, flat_axis(box.shape))
+    flat = flat_axis(geometry.shape)
+    if flat is None:
+        flat = flat_axis(box.shape)
+    steps = steps_outside(settings.outside_mm, geometry.spacing_mm, flat)
     image = Box.of_shape(geometry.shape)
     beside = filter(image.contains, _beyond_faces(visible, (i, j, k), steps))
     return inside + _clicks(beside, BACKGROUND)

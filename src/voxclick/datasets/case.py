@@ -21,12 +21,15 @@ class Case:
         label: file of label indices; None where the case is not annotated.
         group: cases of one group (a patient) never come into different parts of a split; None for
             a group of its own.
+        grid: the image file onto whose grid the other images and the label are resampled when
+            they are read, and which masks lie on; None where all files share one grid.
     """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None
     group: str | None = None
+    grid: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from voxclick.datasets.case import Case
 from voxclick.errors import DatasetError, VoxclickError
 from voxclick.io import read_geometry, read_label_map
+from voxclick.resampling import grids_overlap
 from voxclick.volume import VolumeGeometry
 
 
@@ -19,7 +21,8 @@ def check_cases(
 ) -> None:
     """Check files, channels, grids and label values of all cases.
 
-    Label voxels are read, image voxels are not.
+    Label voxels are read, image voxels are not. All files of a case must lie on one grid; where
+    the case names the one that they are resampled onto (`Case.grid`), they must overlap with it.
 
     Args:
         cases: those that will be used.
@@ -52,26 +55,46 @@ def _problems(case: Case, labels: Sequence[str], channels: Sequence[str]) -> lis
         problems.append(
             f"expected {len(channels)} image(s) ({', '.join(channels)}), got {len(case.images)}"
         )
-    grids: list[VolumeGeometry] = []
-    for path in case.images:
+    images = [*case.images]
+    if case.grid is not None and case.grid not in images:
+        images.append(case.grid)
+    grids: dict[Path, VolumeGeometry] = {}
+    for path in images:
         try:
-            grids.append(read_geometry(path))
+            grids[path] = read_geometry(path)
         except VoxclickError as error:
             problems.append(str(error))
     if case.label is not None:
         try:
-            grids.append(read_label_map(case.label, tuple(labels)).geometry)
+            grids[case.label] = read_label_map(case.label, tuple(labels)).geometry
         except VoxclickError as error:
             problems.append(str(error))
-    files = (*case.images, *([case.label] if case.label is not None else []))
-    if len(grids) == len(files):
-        problems += [
-            f"{path} lies on another grid than {files[0]}: {_describe(grid)}, expected "
-            f"{_describe(grids[0])}"
-            for path, grid in zip(files[1:], grids[1:], strict=True)
-            if not grid.matches(grids[0])
-        ]
+    if len(grids) == len(set(images)) + (case.label is not None):
+        problems += _problems_of_grids(grids, case.grid)
     return problems
+
+
+def _problems_of_grids(grids: Mapping[Path, VolumeGeometry], onto: Path | None) -> list[str]:
+    """What is wrong with the places of a case's files, the first of which is an image's.
+
+    Args:
+        onto: the file onto whose grid the others are resampled; None where they must share one.
+    """
+    reference = next(iter(grids)) if onto is None else onto
+    expected = grids[reference]
+    if onto is None:
+        return [
+            f"{path} lies on another grid than {reference}: {_describe(grid)}, expected "
+            f"{_describe(expected)}"
+            for path, grid in grids.items()
+            if not grid.matches(expected)
+        ]
+    return [
+        f"{path} lies nowhere near {reference}, onto whose grid it shall be resampled: "
+        f"{_describe(grid)}, expected some place in common with {_describe(expected)}"
+        for path, grid in grids.items()
+        if not grids_overlap(grid, expected)
+    ]
 
 
 def _describe(grid: VolumeGeometry) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from voxclick.datasets.autopet import autopet_channels, autopet_patient, pet_alone
 from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
 from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
 from voxclick.errors import DatasetError
@@ -24,6 +25,9 @@ def read_nnunet(
     for one channel; labels are ``NAME.nii.gz``; any suffix that `voxclick.io` reads will do.
     A ``dataset.json`` in nnU-Net's form may name labels (``labels``) and channels
     (``channel_names``, or ``modality`` in version 1).
+
+    Where the cases are called as autoPET's (`voxclick.datasets.autopet`), their patients are the
+    groups, and the channels are CT and PET, or PET where there are no other files than ``_0001``.
 
     Args:
         root: the folder.
@@ -46,9 +50,12 @@ def read_nnunet(
     test = _read_part(root / "imagesTs", root / "labelsTs", problems, labels_required=False)
     if problems:
         raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
+    cases = (*train, *test)
     channels = channel_names(root / "dataset.json", declared)
+    if cases and all(case.group for case in cases):
+        channels = autopet_channels([case.images for case in cases], channels)
     if not channels:
-        count = max((len(case.images) for case in (*train, *test)), default=1)
+        count = max((len(case.images) for case in cases), default=1)
         channels = ("image",) if count == 1 else tuple(f"channel {i}" for i in range(count))
     return Dataset(root, train, test, tuple(labels), channels)
 
@@ -57,13 +64,14 @@ def _read_part(
     images: Path, labels: Path, problems: list[str], *, labels_required: bool
 ) -> tuple[Case, ...]:
     label_files = {stem(path): path for path in image_files(labels)}
-    by_name = channels_by_name(image_files(images), label_files.keys(), problems)
+    files = image_files(images)
+    by_name = pet_alone(files) or channels_by_name(files, label_files.keys(), problems)
     cases: list[Case] = []
     for name, channels in sorted(by_name.items()):
         label = label_files.pop(name, None)
         if label is None and labels_required:
             problems.append(f"{images.name}/{name} has no label in {labels.name}")
-        cases.append(Case(name, channels, label))
+        cases.append(Case(name, channels, label, autopet_patient(name)))
     problems += [
         f"{labels.name}/{path.name} has no image in {images.name}" for path in label_files.values()
     ]

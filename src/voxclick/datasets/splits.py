@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from voxclick.datasets.case import Case
-from voxclick.errors import UsageError
+from voxclick.errors import DatasetError, UsageError
 
 Split = tuple[tuple[Case, ...], tuple[Case, ...]]
 """Training cases and validation cases."""
@@ -44,6 +46,51 @@ def k_folds(cases: Sequence[Case], folds: int, seed: int) -> list[Split]:
     if not 2 <= folds <= len(groups):
         raise UsageError(f"{folds} folds need as many patients, got {len(groups)}")
     return [_split(cases, set(groups[fold::folds])) for fold in range(folds)]
+
+
+class _Fold(BaseModel):
+    train: frozenset[str]
+    val: frozenset[str]
+
+
+def read_splits_final(path: Path, cases: Sequence[Case]) -> list[Split]:
+    """The folds of nnU-Net's ``splits_final.json``, as they are published with a data set.
+
+    The file holds ``[{"train": [NAME, …], "val": [NAME, …]}, …]``, one entry a fold. Names that no
+    case here has are passed over, so that a part of a data set has the folds of the whole.
+
+    Args:
+        path: the JSON file.
+        cases: to be split; groups are kept together as far as the file does.
+
+    Raises:
+        DatasetError: not of this form; a case that a fold has in neither part or in both; or a
+            fold with nothing to train on.
+    """
+    try:
+        folds = TypeAdapter(list[_Fold]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DatasetError(
+            f'{path}: expected [{{"train": [NAME, …], "val": [NAME, …]}}, …] ({reason})'
+        ) from error
+    for number, fold in enumerate(folds):
+        lost = sorted(c.name for c in cases if (c.name in fold.train) == (c.name in fold.val))
+        if lost:
+            raise DatasetError(
+                f"{path}: expected every case in one part of fold {number}, but {len(lost)} are "
+                f"in neither or in both: {', '.join(lost[:5])}"
+            )
+        if not any(case.name in fold.train for case in cases):
+            raise DatasetError(f"{path}: fold {number} has none of these cases to train on")
+    by_name = sorted(cases, key=lambda case: case.name)
+    return [
+        (
+            tuple(case for case in by_name if case.name in fold.train),
+            tuple(case for case in by_name if case.name in fold.val),
+        )
+        for fold in folds
+    ]
 
 
 def first_by_name(cases: Sequence[Case], count: int) -> tuple[Case, ...]:

@@ -113,7 +113,8 @@ def digest_of_inputs(case: Case, clicks: Path | None = None, number: int | None 
         clicks: the file of recorded clicks, if they are replayed.
         number: the case's place in its data set, if it decides on anything.
     """
-    named = [*case.images, *(path for path in (case.label, clicks) if path is not None)]
+    others = (case.label, clicks, case.grid)
+    named = [*case.images, *(path for path in others if path is not None)]
     known = [
         (str(path), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else str(path)
         for one in named

@@ -108,7 +108,7 @@ class Evaluation:
     baselines: tuple[BaselineName, ...] = ()
     clicks: Path | None = None
     masks: SavedMasks = SavedMasks.none
-    described: Mapping[str, str] = field(default_factory=dict)
+    described: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     on_steps: Callable[[int], None] = _nobody
 
     def open(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from voxclick.clicks import Click
 from voxclick.clicks.click import BACKGROUND
 from voxclick.files import replace_when_written
 from voxclick.geometry.affine import spacing_of
+from voxclick.geometry.flat import flat_axis
 from voxclick.types import Index3
 from voxclick.volume import LabelMap, Volume
 
@@ -80,8 +82,8 @@ def plot_case(
 
     The upper row is the coronal maximum-intensity projection with the mask's projection over it,
     the lower row the axial slice that holds most of the label, both as radiologists see them: the
-    patient's right at the left. Clicks are drawn on the last
-    prediction: ``+`` foreground, ``x`` background.
+    patient's right at the left. Of a single slice there is only this slice, a sagittal one with the
+    front at the left. Clicks are drawn on the last prediction: ``+`` foreground, ``x`` background.
 
     Args:
         image: PET or anything that a projection suits.
@@ -96,25 +98,58 @@ def plot_case(
     masks = {"truth": truth} | {
         title: scan.orient(_foreground(prediction)) for title, prediction in predictions.items()
     }
-    k = int(truth.sum(axis=(0, 1)).argmax()) if truth.any() else truth.shape[2] // 2
+    views = _views_of(truth)
     low, high = np.percentile(voxels, (1, 99.9)).tolist()
     window = (min(low, 0.0), max(high, low + 1e-6))  # uptake from 0 on, a CT from air on
-    figure = Figure(figsize=(3.1 * len(masks), 7.4), dpi=130, layout="constrained")
-    rows = figure.subplots(2, len(masks), height_ratios=[voxels.shape[2] * scan.spacing[2], 320])
+    heights = [voxels.shape[2] * scan.spacing[2], 320] if len(views) > 1 else None
+    size = (3.1 * len(masks), 7.4 if len(views) > 1 else 3.6)
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
+    rows = figure.subplots(len(views), len(masks), squeeze=False, height_ratios=heights)
     for column, (title, mask) in enumerate(masks.items()):
-        projection, slice_ = rows[0, column], rows[1, column]
-        projection.set_title(title, fontsize=10)
-        _draw(projection, voxels.max(axis=1), np.any(mask, axis=1), window, scan.aspect(0, 2))
-        _draw(slice_, voxels[..., k], mask[..., k], window, scan.aspect(0, 1))
-        if column == len(masks) - 1:
-            for click in clicks:
-                i, j, at = scan.index(click.index)
-                marker = "x" if click.label == BACKGROUND else "+"
-                style = {"marker": marker, "s": 40, "linewidths": 1.6, "color": "#0b6e99"}
-                projection.scatter(i, at, **style)
-                if abs(at - k) <= 1:
-                    slice_.scatter(i, j, **style)
+        rows[0, column].set_title(title, fontsize=10)
+        for axes, view in zip(rows[:, column], views, strict=True):
+            aspect = scan.aspect(view.across, view.up)
+            _draw(axes, view.flatten(voxels), view.flatten(mask), window, aspect)
+            _show_as_radiologists_do(axes, view.across)
+            if column == len(masks) - 1:
+                _draw_clicks(axes, view, [(scan.index(c.index), c.label) for c in clicks])
     _save(figure, path)
+
+
+@dataclass(frozen=True)
+class _View:
+    """How RAS+ voxels become a picture.
+
+    Attributes:
+        across: axis from the picture's one side to the other.
+        up: axis from its lower to its upper end.
+        at: the slice of the third axis that is shown; None for the largest value along it.
+    """
+
+    across: int
+    up: int
+    at: int | None
+
+    @property
+    def through(self) -> int:
+        return 3 - self.across - self.up
+
+    def flatten(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        if self.at is None:
+            return voxels.max(axis=self.through)
+        return voxels.take(self.at, axis=self.through)
+
+    def shows(self, index: Index3) -> bool:
+        return self.at is None or abs(index[self.through] - self.at) <= 1
+
+
+def _views_of(truth: NDArray[np.bool_]) -> tuple[_View, ...]:
+    flat = flat_axis(truth.shape)
+    if flat is not None:
+        across, up = (axis for axis in range(3) if axis != flat)
+        return (_View(across, up, at=0),)
+    k = int(truth.sum(axis=(0, 1)).argmax()) if truth.any() else truth.shape[2] // 2
+    return (_View(0, 2, at=None), _View(0, 1, at=k))
 
 
 class _CanonicalView:
@@ -161,17 +196,26 @@ def _draw(
     )
     if mask.any():
         axes.contour(mask.T, levels=[0.5], colors="#d1495b", linewidths=1.1)
-    _show_as_radiologists_do(axes)
 
 
-def _show_as_radiologists_do(axes: Axes) -> None:
-    """Turn a picture of RAS+ voxels, first axis across, so that the patient faces the viewer.
+def _draw_clicks(axes: Axes, view: _View, clicks: Sequence[tuple[Index3, str]]) -> None:
+    for index, label in clicks:
+        if view.shows(index):
+            marker = "x" if label == BACKGROUND else "+"
+            style = {"marker": marker, "s": 40, "linewidths": 1.6, "color": "#0b6e99"}
+            axes.scatter(index[view.across], index[view.up], **style)
 
-    The patient's right is then at the left, as in every reading room, and both sides are named.
+
+def _show_as_radiologists_do(axes: Axes, across: int) -> None:
+    """Turn a picture of RAS+ voxels, ``across`` from side to side, as in every reading room.
+
+    The patient's right is then at the left (of a sagittal picture, the front), and both sides are
+    named.
     """
     axes.invert_xaxis()
     axes.set_axis_off()
-    for letter, place, side in (("R", 0.02, "left"), ("L", 0.98, "right")):
+    left, right = ("R", "L") if across == 0 else ("A", "P")
+    for letter, place, side in ((left, 0.02, "left"), (right, 0.98, "right")):
         axes.text(place, 0.5, letter, transform=axes.transAxes, ha=side, va="center", color="0.4")
 
 

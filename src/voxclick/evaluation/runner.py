@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from voxclick.clicks import Click
-from voxclick.datasets import Case
+from voxclick.datasets import Case, read_case_images, read_case_label
 from voxclick.errors import DatasetError
 from voxclick.evaluation.annotators import Annotator, LabelledScan, Prompt, build_annotator
 from voxclick.evaluation.baselines import BaselineName, build_baseline
 from voxclick.evaluation.scoring import CaseScorer, CaseScores
 from voxclick.evaluation.settings import EvaluationSettings
-from voxclick.io import read_label_map, read_volume
 from voxclick.model_files import ModelSettings
 from voxclick.session import InteractiveSession, Prediction
 from voxclick.types import Index3
@@ -78,8 +77,8 @@ def read_scan(
     """
     if case.label is None:
         raise DatasetError(f"{case.name}: has no label, so there is nothing to score against")
-    volumes = tuple(read_volume(path) for path in case.images)
-    label = read_label_map(case.label, model.labels)
+    volumes = read_case_images(case)
+    label = read_case_label(case, model.labels)
     if not label.geometry.matches(volumes[0].geometry):
         raise DatasetError(
             f"{case.label}: lies on another grid than {case.images[0]}; expected shape "

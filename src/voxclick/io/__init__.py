@@ -2,6 +2,7 @@
 
 from voxclick.io.images import (
     IMAGE_SUFFIXES,
+    check_stores,
     files_of,
     read_geometry,
     read_label_map,
@@ -12,6 +13,7 @@ from voxclick.io.images import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "check_stores",
     "files_of",
     "read_geometry",
     "read_label_map",

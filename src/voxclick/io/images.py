@@ -12,35 +12,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxclick.errors import GeometryError, UnsupportedImageError
-from voxclick.io import itk, nifti
+from voxclick.geometry.flat import flat_axis
+from voxclick.io import itk, nifti, png
 from voxclick.io.header import ImageHeader
 from voxclick.memory_map import is_large, slabs
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
 
-IMAGE_SUFFIXES: tuple[str, ...] = (*nifti.SUFFIXES, *itk.SUFFIXES)
+_FORMATS: tuple[ModuleType, ...] = (nifti, itk, png)
+
+IMAGE_SUFFIXES: tuple[str, ...] = (*nifti.SUFFIXES, *itk.SUFFIXES, *png.SUFFIXES)
 """Suffixes of the files that can be read and written, in lower case."""
 
 MIN_VOXELS_PER_AXIS = 3
-"""Below this an image is a slice, not a volume: no network here can make use of it."""
+"""Below this an image is neither a volume nor, with a single slice along one axis, a picture."""
 
 LABEL_ROUNDING = 1e-3
 """How far a label stored as a float may lie from its integer: what a stored slope loses."""
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Read one scalar 3D image.
+    """Read one scalar image: a volume, or a single slice as a volume of one voxel across it.
 
     Voxels come as float32 in the file's own array order, scaled as its header says; those of a
     large NIfTI image (`voxclick.memory_map.LARGE_BYTES`) in a temporary file. Single NaN or
     infinite voxels are filled with the smallest finite value, with a warning.
 
     Raises:
-        UnsupportedImageError: missing, damaged, of an unknown suffix, or not one scalar volume
-            of at least three voxels along each axis.
+        UnsupportedImageError: missing, damaged, of an unknown suffix, or not one scalar image
+            of at least three voxels along each axis, save the one across a single slice.
     """
     path = Path(path)
     geometry = read_geometry(path)
-    if is_large(geometry.shape) and _format_of(path) is nifti:
+    is_slice = flat_axis(geometry.shape) is not None
+    if is_large(geometry.shape) and not is_slice and _format_of(path) is nifti:
         voxels = nifti.read_mapped(path)
     else:
         with np.errstate(over="ignore"):
@@ -108,7 +112,8 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     is replaced only when all is written; missing folders are made.
 
     Raises:
-        UnsupportedImageError: unknown suffix, or a sheared affine in a format that has none.
+        UnsupportedImageError: unknown suffix, or a grid (`check_stores`) or values that the format
+            cannot store.
     """
     path = Path(path)
     file_format = _format_of(path)
@@ -126,9 +131,20 @@ def write_label_map(label_map: LabelMap, path: str | Path) -> None:
     write_volume(label_map, path)
 
 
+def check_stores(geometry: VolumeGeometry, path: str | Path) -> None:
+    """Refuse to write where the format of the suffix cannot say where the voxels lie.
+
+    Raises:
+        UnsupportedImageError: unknown suffix; MHA or NRRD for axes that are not at right angles;
+            PNG for more than one slice, or one that has a spacing or place of its own.
+    """
+    path = Path(path)
+    _format_of(path).check_stores(geometry, path)
+
+
 def _format_of(path: Path) -> ModuleType:
     name = path.name.lower()
-    for file_format in (nifti, itk):
+    for file_format in _FORMATS:
         if name.endswith(file_format.SUFFIXES):
             return file_format
     raise UnsupportedImageError(
@@ -151,14 +167,16 @@ def _checked_geometry(header: ImageHeader, path: Path) -> VolumeGeometry:
     frames = int(np.prod(header.shape[3:]))
     if frames > 1:
         raise UnsupportedImageError(
-            f"{path}: the image has {frames} frames (shape {header.shape}), expected one 3D "
-            "volume; export the frame that you want to segment"
+            f"{path}: the image has {frames} frames (shape {header.shape}), expected a single one; "
+            "export the frame that you want to segment"
         )
     i, j, k = (*header.shape, 1, 1, 1)[:3]
-    if min(i, j, k) < MIN_VOXELS_PER_AXIS:
+    thin = [n for n in (i, j, k) if n < MIN_VOXELS_PER_AXIS]
+    if thin not in ([], [1]):
         raise UnsupportedImageError(
             f"{path}: the image has {i} x {j} x {k} voxels, expected at least "
-            f"{MIN_VOXELS_PER_AXIS} along each axis; export the whole stack of slices"
+            f"{MIN_VOXELS_PER_AXIS} along each axis, or one along a single one; export the whole "
+            "stack of slices, or one slice"
         )
     try:
         return VolumeGeometry((i, j, k), header.affine)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from voxclick.errors import UnsupportedImageError
 from voxclick.geometry.affine import flip_ras_lps, is_sheared, spacing_of
 from voxclick.io.header import ImageHeader
-from voxclick.volume import Volume
+from voxclick.volume import Volume, VolumeGeometry
 
 _IMAGE_IO = {
     ".mha": "MetaImageIO",
@@ -51,7 +51,7 @@ def read_header(path: Path) -> ImageHeader:
     except RuntimeError as error:
         raise _damaged(path) from error
     rank = reader.GetDimension()
-    # the affine of a 2D image gets a third axis, so that the refusal is about its shape
+    # the third axis of a 2D image: one slice, 1 mm thick
     spacing, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
     kept = min(rank, 3)
     spacing[:kept] = reader.GetSpacing()[:kept]
@@ -113,17 +113,24 @@ def _check_compressed_metaimage(path: Path) -> None:
         zlib.decompress(voxel_file.read_bytes())
 
 
+def check_stores(geometry: VolumeGeometry, path: Path) -> None:
+    """Raises:
+    UnsupportedImageError: a sheared affine, which these formats' readers do not expect.
+    """
+    if is_sheared(geometry.affine):
+        raise UnsupportedImageError(
+            f"{path}: the image's axes are not at right angles, which only NIfTI can store; write "
+            ".nii.gz instead"
+        )
+
+
 def write(volume: Volume, path: Path) -> None:
     """Write voxels as they are, compressed.
 
     Raises:
-        UnsupportedImageError: a sheared affine, which these formats' readers do not expect.
+        UnsupportedImageError: a grid that `check_stores` refuses.
     """
-    if is_sheared(volume.affine):
-        raise UnsupportedImageError(
-            f"{path}: the image's axes are not at right angles, which {path.suffix} cannot store; "
-            "write .nii.gz instead"
-        )
+    check_stores(volume.geometry, path)
     affine_lps = flip_ras_lps(volume.affine)
     spacing = spacing_of(volume.affine)
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.T))

@@ -122,6 +122,10 @@ def _decompressed(path: Path, target: Path) -> Path:
     return target
 
 
+def check_stores(geometry: VolumeGeometry, path: Path) -> None:
+    """NIfTI stores any grid."""
+
+
 def write(volume: Volume, path: Path) -> None:
     """Write voxels as they are, with sform, and with qform where it can say the same.
 

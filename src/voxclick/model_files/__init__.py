@@ -1,5 +1,6 @@
-"""Our model file: weights with all that is needed to use them."""
+"""Our model file: weights with all that is needed to use them, and ensembles of such files."""
 
+from voxclick.model_files.ensemble import Combination, load_ensemble
 from voxclick.model_files.model import (
     Backend,
     Model,
@@ -12,8 +13,10 @@ from voxclick.model_files.model import (
 
 __all__ = [
     "Backend",
+    "Combination",
     "Model",
     "ModelSettings",
+    "load_ensemble",
     "load_model",
     "read_model_settings",
     "resolve_device",

@@ -119,6 +119,16 @@ class Model:
     network: nn.Module
     device: torch.device
 
+    @property
+    def backend(self) -> Backend:
+        """What computes the network."""
+        return "openvino" if isinstance(self.network, OpenVinoNetwork) else "torch"
+
+    @property
+    def window_multiple(self) -> Index3:
+        """Windows must have a multiple of this many voxels along (i, j, k)."""
+        return window_multiple(self.settings.network)
+
     @cached_property
     def fingerprint(self) -> str:
         """The same for models that answer alike: a digest of settings and weights."""
@@ -127,6 +137,21 @@ class Model:
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def check_inference(self, settings: InferenceSettings) -> None:
+        """Refuse a way for volumes that the network cannot go.
+
+        Raises:
+            UsageError: windows of a size that it does not take.
+        """
+        if not isinstance(settings, SlidingWindows):
+            return
+        multiple = self.window_multiple
+        if any(w % m for w, m in zip(settings.window, multiple, strict=True)):
+            raise UsageError(
+                f"the model needs windows that are multiples of {multiple} voxels, got "
+                f"{settings.window}; choose others with inference.window"
+            )
 
     def inference(
         self,
@@ -142,17 +167,18 @@ class Model:
             cache: how much of the windows' results is kept.
         """
         settings = settings or self.settings.inference
-        if isinstance(settings, SlidingWindows) and isinstance(self.network, OpenVinoNetwork):
+        if isinstance(settings, SlidingWindows) and self.backend == "openvino":
             # it runs windows one by one anyway: filling a batch up would be for nothing
             settings = settings.model_copy(update={"window_batch": 1})
         return VolumeInference(
             self.network,
             settings,
-            window_multiple(self.settings.network),
+            self.window_multiple,
             self.device,
             shape,
             len(self.settings.labels),
             cache or CacheSettings(),
+            self.backend,
         )
 
 

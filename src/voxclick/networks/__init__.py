@@ -5,6 +5,7 @@ from voxclick.networks.openvino import OpenVinoNetwork
 from voxclick.networks.registry import (
     NetworkSettings,
     build_network,
+    is_same_network,
     list_networks,
     register_network,
     window_multiple,
@@ -14,6 +15,7 @@ __all__ = [
     "NetworkSettings",
     "OpenVinoNetwork",
     "build_network",
+    "is_same_network",
     "lay_out_for",
     "list_networks",
     "register_network",

@@ -3,12 +3,14 @@
 ``dynunet``, ``dynunet-small``, ``dynunet-big`` and ``dynunet-huge`` are the sizes of SW-FastEdit
 (its ``dynunet``, ``smalldynunet``, ``bigdynunet``, ``hugedynunet``), parameter for parameter, so
 that its weights fit. ``dynunet-light`` is ours, for training and clicking on a CPU.
+
+``dynunet-2d`` and ``dynunet-light-2d`` look at one slice at a time: kernels and strides are 1 along
+k. They are 2D networks in all but their tensors, which keep the third axis.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from monai.networks.nets.dynunet import DynUNet
@@ -17,6 +19,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from voxclick.types import Index3
 
 Stride: TypeAlias = int | tuple[int, int, int]
+Kernel: TypeAlias = int | tuple[int, int, int]
+
+
+def _three(per_axis: Stride | Kernel) -> Index3:
+    return per_axis if isinstance(per_axis, tuple) else (per_axis, per_axis, per_axis)
 
 
 class DynUNetOptions(BaseModel):
@@ -24,6 +31,8 @@ class DynUNetOptions(BaseModel):
 
     Attributes:
         strides: down-sampling from level to level, per axis or one number for all axes.
+        kernel: of the convolutions at every level, in the same way; odd. (3, 3, 1) looks at each
+            slice by itself.
         filters: channels per level; None takes nnU-Net's 32, 64, 128, 256, 320, 320, …
         residual: residual blocks instead of plain ones.
         norm: ``instance`` (the original's), or ``batch``, which is faster and keeps what a window
@@ -35,6 +44,7 @@ class DynUNetOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     strides: tuple[Stride, ...]
+    kernel: Kernel = 3
     filters: tuple[int, ...] | None = None
     residual: bool = True
     norm: Literal["instance", "batch"] = "instance"
@@ -45,6 +55,8 @@ class DynUNetOptions(BaseModel):
     def _levels_agree(self) -> DynUNetOptions:
         if len(self.strides) < 3:
             raise ValueError(f"a DynUNet has at least 3 levels, got strides {self.strides}")
+        if any(n < 1 or n % 2 == 0 for n in _three(self.kernel)):
+            raise ValueError(f"kernel must be odd along each axis, got {self.kernel}")
         if self.filters is not None and len(self.filters) != len(self.strides):
             raise ValueError(
                 f"filters and strides must have one entry per level, got {len(self.filters)} "
@@ -58,6 +70,8 @@ class DynUNetOptions(BaseModel):
         return self
 
 
+_IN_PLANE = (2, 2, 1)
+
 PRESETS = {
     "dynunet": DynUNetOptions(strides=(1, 2, 2, 2, 2, (2, 2, 1))),
     "dynunet-small": DynUNetOptions(strides=(1, 2, (2, 2, 1))),
@@ -66,21 +80,25 @@ PRESETS = {
         strides=(1, 2, 2, 2, 2, 2, 2), filters=(32, 64, 128, 192, 256, 384, 512), dropout=0.1
     ),
     "dynunet-light": DynUNetOptions(strides=(1, 2, 2, 2), filters=(16, 32, 64, 128)),
+    "dynunet-2d": DynUNetOptions(strides=(1, *[_IN_PLANE] * 5), kernel=(3, 3, 1)),
+    "dynunet-light-2d": DynUNetOptions(
+        strides=(1, *[_IN_PLANE] * 3), kernel=(3, 3, 1), filters=(16, 32, 64, 128)
+    ),
 }
 
 
 def build_dynunet(in_channels: int, out_channels: int, options: DynUNetOptions) -> DynUNet:
-    """A 3D DynUNet with kernel 3 everywhere.
+    """A DynUNet on three axes.
 
     In training mode with deep supervision its output has the shape
     (batch, 1 + heads, label, i, j, k), otherwise (batch, label, i, j, k).
     """
-    strides = [list(s) if isinstance(s, tuple) else s for s in options.strides]
+    strides = [_three(stride) for stride in options.strides]
     return DynUNet(
         spatial_dims=3,
         in_channels=in_channels,
         out_channels=out_channels,
-        kernel_size=[3] * len(strides),
+        kernel_size=[_three(options.kernel)] * len(strides),
         strides=strides,
         upsample_kernel_size=strides[1:],
         filters=None if options.filters is None else list(options.filters),
@@ -94,10 +112,6 @@ def build_dynunet(in_channels: int, out_channels: int, options: DynUNetOptions) 
 
 def dynunet_multiple(options: DynUNetOptions) -> Index3:
     """Windows must have a multiple of this many voxels along (i, j, k)."""
-    per_axis = [_per_axis(stride) for stride in options.strides]
+    per_axis = [_three(stride) for stride in options.strides]
     i, j, k = (math.prod(stride[axis] for stride in per_axis) for axis in range(3))
     return (i, j, k)
-
-
-def _per_axis(stride: Stride) -> Sequence[int]:
-    return stride if isinstance(stride, tuple) else (stride, stride, stride)

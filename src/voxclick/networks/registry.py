@@ -88,6 +88,17 @@ def build_network(settings: NetworkSettings, in_channels: int, out_channels: int
     return build_dynunet(in_channels, out_channels, _dynunet_options(settings))
 
 
+def is_same_network(one: NetworkSettings, other: NetworkSettings) -> bool:
+    """Whether two settings name one network, however its options are spelled out.
+
+    Raises:
+        UsageError: as `build_network`.
+    """
+    if _find_own(one.name) is not None or _find_own(other.name) is not None:
+        return one == other
+    return _dynunet_options(one) == _dynunet_options(other)
+
+
 def window_multiple(settings: NetworkSettings) -> Index3:
     """Windows for this network must have a multiple of this many voxels along (i, j, k)."""
     own = _find_own(settings.name)

@@ -16,7 +16,7 @@ from voxclick.clicks import Click, ClickHistory
 from voxclick.errors import ClickError, GeometryError, SessionFileError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.model_files import Model
-from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing
+from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing, check_slices
 from voxclick.session.saved import (
     SavedSession,
     SessionHeader,
@@ -106,6 +106,7 @@ class InteractiveSession:
 
     Raises:
         GeometryError: wrong number of channels, or channels on different grids.
+        UnsupportedImageError: a single slice, for a network that looks at several together.
         UsageError: ``skip_air`` with a model that has no threshold, or a radius that is not
             finite and positive.
     """
@@ -133,6 +134,8 @@ class InteractiveSession:
             radius_mm,
             skip_air,
         )
+        window = self._segmentation.inference.grid.window
+        check_slices(self._segmentation.prepared.geometry.shape, window, _name_of(image))
         self._history = ClickHistory()
         self._settled = self._history
         self._stops = threading.Event()
@@ -472,6 +475,12 @@ def _prepared_before(saved: SavedSession, model: Model, path: str | Path) -> Pre
         return PreparedImage.of_source(saved.image, source, model.settings.preprocessing)
     except GeometryError as error:
         raise SessionFileError(f"{path}: a damaged session file ({error})") from error
+
+
+def _name_of(image: Volume | Sequence[Volume] | PreparedImage) -> str:
+    volumes = [image] if isinstance(image, Volume | PreparedImage) else image
+    path = None if isinstance(volumes[0], PreparedImage) else volumes[0].path
+    return "the image" if path is None else str(path)
 
 
 def _prepare(image: Volume | Sequence[Volume], model: Model, cache: CacheSettings) -> PreparedImage:

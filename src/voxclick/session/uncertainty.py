@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cc3d
-import edt
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -27,6 +26,7 @@ from torch import Tensor
 from voxclick.clicks import Click
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
+from voxclick.geometry.flat import distance_to_border, flat_axis
 from voxclick.guidance import GuidanceEncoder
 from voxclick.preprocessing import PreparedImage, ReadMargins
 from voxclick.types import Index3, MarginsTensor, Vector3
@@ -293,8 +293,7 @@ class _Places:
         inside = self.levels[box.to_slices()] * is_inside
         is_best = inside == inside.max()
         if np.count_nonzero(is_best) > 1:
-            # what lies beyond the border of the volume counts as outside
-            depth_mm = edt.edt(is_inside, anisotropy=spacing_mm, black_border=True)
+            depth_mm = distance_to_border(is_inside, spacing_mm, flat_axis(self.levels.shape))
             is_best &= depth_mm >= depth_mm[is_best].max() - _TIE_MM
         i, j, k = _middle_one(np.argwhere(is_best), spacing_mm).tolist()
         a, b, c = box.start

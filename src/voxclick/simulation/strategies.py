@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from voxclick.errors import GeometryError
 from voxclick.geometry.box import Box
+from voxclick.geometry.flat import flat_axis
 from voxclick.simulation.distances import distance_to_outside
 from voxclick.simulation.errors import (
     bounding_box,
@@ -106,8 +107,8 @@ class LargestError(_Strategy):
 
     A component is 26-connected and its voxels, all wrong, share their true label: missed tissue
     of a foreground label, or excess, which is missed background. The click carries that label.
-    The deepest voxel has the largest distance in mm to the outside of the component; the
-    generator decides between equals.
+    The deepest voxel has the largest distance in mm to the outside of the component, in a volume
+    of a single slice within its plane; the generator decides between equals.
 
     Attributes:
         scatter: probability of any voxel of the component instead, each as likely as the others:
@@ -132,7 +133,8 @@ class LargestError(_Strategy):
         if self.scatter and _draw_fraction(generator) < self.scatter:
             voxel = _draw_uniform(_without_clicked(region, clicked_inside), generator)
         else:
-            voxel = _draw_deepest(region, seen.spacing_mm, generator, clicked_inside)
+            depth_mm = distance_to_outside(region, seen.spacing_mm, flat_axis(seen.label.shape))
+            voxel = _draw_deepest(region, depth_mm, generator, clicked_inside)
         index = _moved(_moved(voxel, component.box.start), box.start)
         return [SimulatedClick(component.value - 1, index)]
 
@@ -254,7 +256,11 @@ def _click_in_each(
         if box is None:
             continue
         voxel = _draw_weighted(
-            region[box.to_slices()], weighting, generator, _relative_to(box, clicked[label_index])
+            region[box.to_slices()],
+            flat_axis(region.shape),
+            weighting,
+            generator,
+            _relative_to(box, clicked[label_index]),
         )
         clicks.append(SimulatedClick(label_index, _moved(voxel, box.start)))
     return clicks
@@ -262,11 +268,10 @@ def _click_in_each(
 
 def _draw_deepest(
     region: Bool[Tensor, "i j k"],
-    spacing_mm: Vector3,
+    depth_mm: Float[Tensor, "i j k"],
     generator: torch.Generator,
     clicked: Sequence[Index3],
 ) -> Index3:
-    depth_mm = distance_to_outside(region, spacing_mm)
     candidates = _without_clicked(region, clicked)
     deepest_mm = depth_mm[candidates].max()
     return _draw_uniform(candidates & (depth_mm >= deepest_mm * (1 - _TIE_TOLERANCE)), generator)
@@ -274,6 +279,7 @@ def _draw_deepest(
 
 def _draw_weighted(
     region: Bool[Tensor, "i j k"],
+    flat: int | None,
     weighting: Weighting,
     generator: torch.Generator,
     clicked: Sequence[Index3],
@@ -282,7 +288,7 @@ def _draw_weighted(
     if weighting == "uniform":
         return _draw_uniform(candidates, generator)
     # in voxels: a squared distance is an integer then, the same on every device
-    distances = distance_to_outside(region)[candidates].cpu().double()
+    distances = distance_to_outside(region, flat=flat)[candidates].cpu().double()
     # (exp(d) - 1) / exp(deepest): the same proportions, and no overflow
     deepest = distances.max()
     cumulative = (torch.exp(distances - deepest) - torch.exp(-deepest)).cumsum(0)

@@ -1,4 +1,4 @@
-"""How dark a window must be to show nothing but air."""
+"""How dark air is, and where the body is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import cc3d
 import numpy as np
 
+from voxclick.geometry.box import Box
+from voxclick.simulation.errors import bounding_box
 from voxclick.training.cache import PreparedCase
 
 _MARGIN = 0.5
@@ -38,3 +40,18 @@ def air_threshold(cases: Iterable[PreparedCase]) -> float | None:
     if not 0 < faintest < np.inf:
         return None
     return _MARGIN * faintest
+
+
+def body_box(case: PreparedCase, air_below: float | None) -> Box | None:
+    """The box around all that is brighter than air.
+
+    Args:
+        case: prepared.
+        air_below: of `air_threshold`.
+
+    Returns:
+        In the network's grid; None where nobody knows, or nothing is as bright.
+    """
+    if air_below is None:
+        return None
+    return bounding_box((case.image >= air_below).any(dim=0))

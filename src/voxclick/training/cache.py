@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import voxclick
-from voxclick.datasets import Case
+from voxclick.datasets import Case, read_case_images, read_case_label
 from voxclick.errors import DatasetError
 from voxclick.files import replace_when_written
-from voxclick.io import files_of, read_label_map, read_volume
+from voxclick.io import files_of
 from voxclick.preprocessing import Preprocessing, PreprocessingSettings
 from voxclick.types import ImageTensor, LabelTensor, Vector3
 
@@ -71,7 +71,7 @@ class PreparedCache:
         Raises:
             DatasetError: the case has no label.
             UnsupportedImageError: a file cannot be read.
-            GeometryError: its files do not share a grid.
+            GeometryError: its files do not share a grid, nor have one that they are brought to.
         """
         if self._folder is None:
             return self._prepare(case)
@@ -86,7 +86,7 @@ class PreparedCache:
 
     def key(self, case: Case) -> str:
         """Changes when anything changes that decides what is prepared."""
-        named = (*case.images, _label_of(case))
+        named = [*case.images, _label_of(case), *([case.grid] if case.grid is not None else [])]
         files = [file.resolve() for path in named for file in files_of(path)]
         stats = [path.stat() for path in files]
         ingredients = {
@@ -103,8 +103,8 @@ class PreparedCache:
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
     def _prepare(self, case: Case) -> PreparedCase:
-        label = read_label_map(_label_of(case), self._labels)
-        prepared = self._preprocessing.prepare([read_volume(path) for path in case.images])
+        label = read_case_label(case, self._labels)
+        prepared = self._preprocessing.prepare(read_case_images(case))
         return PreparedCase(
             case.name,
             prepared.image,

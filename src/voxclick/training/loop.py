@@ -23,11 +23,13 @@ from voxclick.augmentation import CropSampler
 from voxclick.datasets import Case
 from voxclick.errors import TrainingError, UsageError
 from voxclick.model_files import ModelSettings, load_model, resolve_device, save_model
-from voxclick.networks import lay_out_for, window_multiple
+from voxclick.networks import is_same_network, lay_out_for, window_multiple
+from voxclick.preprocessing import check_slices
+from voxclick.sliding_window import SlidingWindows
 from voxclick.sliding_window.precision import resolve_precision
-from voxclick.training.air import air_threshold
+from voxclick.training.air import air_threshold, body_box
 from voxclick.training.cache import PreparedCache, PreparedCase
-from voxclick.training.checkpoint import load_checkpoint, save_checkpoint
+from voxclick.training.checkpoint import SplitNames, load_checkpoint, save_checkpoint
 from voxclick.training.clicking import (
     BatchSource,
     ClickedSample,
@@ -108,13 +110,19 @@ class Trainer:
             self.average = average_weights(self.network, settings.average_decay)
         self.loss = SegmentationLoss(settings.loss)
         self.best_dice: float | None = None
+        self._cases = SplitNames((), ())
 
     @property
     def is_first_process(self) -> bool:
         return self.fabric.is_global_zero
 
     def fit(
-        self, training: Sequence[Case], validation: Sequence[Case], *, resume: bool = False
+        self,
+        training: Sequence[Case],
+        validation: Sequence[Case],
+        *,
+        resume: bool = False,
+        another_follows: bool = False,
     ) -> TrainingResult:
         """Train to the last epoch.
 
@@ -122,15 +130,26 @@ class Trainer:
             training: cases to learn.
             validation: cases to choose the best model by; without any, the last is kept.
             resume: go on from the folder's checkpoint.
+            another_follows: processes that train together stay together for the next `Trainer`;
+                once parted they cannot meet again.
 
         Raises:
-            TrainingError: the loss is not finite, or the checkpoint does not fit.
+            TrainingError: the loss is not finite, or the checkpoint does not fit or is of other
+                cases.
+            UnsupportedImageError: a case is a single slice, but crops or windows have several.
         """
+        self._cases = SplitNames.of(training, validation)
         prepared = [self._cache.get(case) for case in training]
         held_out = [self._cache.get(case) for case in validation]
+        for case in (*prepared, *held_out):
+            self._check_slices(case)
         air_below = air_threshold(prepared)
         self.model_settings = self.model_settings.model_copy(update={"air_below": air_below})
-        samplers = [CropSampler(case.label) for case in prepared]
+        inside_body = self.settings.augmentation.inside_body
+        samplers = [
+            CropSampler(case.label, body_box(case, air_below) if inside_body else None)
+            for case in prepared
+        ]
         steps_per_epoch = self._steps_per_epoch(len(prepared))
         schedule = build_schedule(
             _plain(self.optimizer), self.settings.schedule, self.settings.epochs * steps_per_epoch
@@ -154,8 +173,17 @@ class Trainer:
                 elif not held_out:
                     self._save_model()
                 self._save_checkpoint(schedule, epoch + 1)
-        self._leave_together()
+        self.fabric.barrier()
+        if not another_follows:
+            self._part()
         return TrainingResult(self.best_dice)
+
+    def _check_slices(self, case: PreparedCase) -> None:
+        i, j, k = case.label.shape
+        check_slices((i, j, k), self.settings.crop, case.name)
+        inference = self.model_settings.inference
+        if isinstance(inference, SlidingWindows):
+            check_slices((i, j, k), inference.window, case.name)
 
     def _learn(self, batches: BatchSource, schedule: LambdaLR) -> float:
         """One learning step; returns its loss."""
@@ -267,6 +295,7 @@ class Trainer:
             "optimizer": _plain(self.optimizer).state_dict(),
             "learning_rate_step": schedule.last_epoch,
             "precision": self.fabric.strategy.precision.state_dict(),
+            "cases": self._cases._asdict(),
         }
         save_checkpoint(self.folder.checkpoint, state)
 
@@ -274,6 +303,13 @@ class Trainer:
         """Take everything back from the checkpoint; returns the first epoch to do."""
         path = self.folder.checkpoint
         state = load_checkpoint(path)
+        before = SplitNames.in_checkpoint(state)
+        if before is not None and before != self._cases:
+            raise TrainingError(
+                f"{path}: expected the cases that this run has been learning and validating on, "
+                f"got others in {before.difference(self._cases)}; give it the data set as it was, "
+                "or start a new run in another folder"
+            )
         try:
             self.network.load_state_dict(state["network"])
             _plain(self.optimizer).load_state_dict(state["optimizer"])
@@ -289,9 +325,8 @@ class Trainer:
                 f"{path}: does not fit this run's configuration: {str(error).splitlines()[0]}"
             ) from error
 
-    def _leave_together(self) -> None:
-        """A process that ends while others still wait for it would take them down."""
-        self.fabric.barrier()
+    def _part(self) -> None:
+        """After a barrier: a process that ends while others wait for it would take them down."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -324,7 +359,8 @@ def _take_weights(network: nn.Module, path: Path, settings: ModelSettings) -> No
     model = load_model(path, "cpu")
     for kind in ("labels", "channels", "network"):
         theirs, ours = getattr(model.settings, kind), getattr(settings, kind)
-        if theirs != ours:
+        same = is_same_network(theirs, ours) if kind == "network" else theirs == ours
+        if not same:
             raise UsageError(
                 f"{path}: weights for the {kind} {theirs} cannot be trained further with {ours}; "
                 "correct the configuration or the data set's description, or start from random "

@@ -4,6 +4,10 @@ Defined as google-deepmind/surface-distance does (Nikolov et al., 2018, arXiv 18
 surface is made of elements at the corners of voxels. Distances are looked up in a tree of
 elements instead of in a distance transform, so that far-apart lesions in a whole body cost no
 more than the same lesions side by side.
+
+The surface of a single slice is its outline, of elements at the corners of pixels, as the same
+package has it for masks of two axes: what lies before and behind the slice is not known, so that
+it has no faces there.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from voxclick.evaluation.metrics.masks import (
     memory_order,
     occupied_boxes,
 )
+from voxclick.geometry.flat import flat_axis
 from voxclick.types import Vector3
 
 NSD_TOLERANCE_MM = 2.0
@@ -45,8 +50,9 @@ class Surface:
 
     Attributes:
         corners: integers of shape (n, 3); corner (i, j, k) is where voxels (i - 1, j - 1, k - 1)
-            to (i, j, k) meet.
-        areas_mm2: float64 of shape (n,), by marching cubes.
+            to (i, j, k) meet. In a single slice, where its pixels meet.
+        areas_mm2: float64 of shape (n,), by marching cubes; of a single slice, the length of its
+            outline times its thickness.
         spacing_mm: of the mask's grid along (i, j, k).
     """
 
@@ -59,7 +65,8 @@ class Surface:
         """The surface of a mask; beyond the array everything is outside.
 
         Args:
-            mask: boolean, shape (i, j, k). Without any voxel it has no elements.
+            mask: boolean, shape (i, j, k). Without any voxel it has no elements. One voxel thick on
+                exactly one axis, it is a single slice.
             spacing_mm: between voxel centres along (i, j, k).
 
         Raises:
@@ -67,11 +74,13 @@ class Surface:
         """
         check_mask(mask)
         check_spacing(spacing_mm)
-        order = memory_order(mask)
+        order, flat = memory_order(mask), flat_axis(mask.shape)
         corners = [np.empty((0, 3), dtype=np.intp)]
         codes = [np.empty(0, dtype=np.uint8)]
         for box in occupied_boxes(mask):
             code = _neighbour_codes(mask[box.to_slices()], order)
+            if flat is not None:
+                code = _of_outline(code, flat)
             # one comparison for both 0 and _ALL_INSIDE, as 0 - 1 wraps to the largest
             at = np.flatnonzero((code - np.uint8(1) < _ALL_INSIDE - 1).ravel(order))
             index = np.unravel_index(at, code.shape, order)
@@ -157,6 +166,17 @@ def _neighbour_codes(mask: NDArray[np.bool_], order: Literal["C", "F"]) -> NDArr
         along = np.moveaxis(code, axis, 0)
         code = np.moveaxis((along[:-1] << bits) | along[1:], 0, axis)
     return code
+
+
+def _of_outline(code: NDArray[np.uint8], flat: int) -> NDArray[np.uint8]:
+    """The codes of a slice as if it went on before and behind: then it has no faces there.
+
+    Args:
+        code: of a mask one voxel thick on the flat axis, with a layer of corners before and one
+            behind its voxels, each of which has the bits of four of them.
+    """
+    before, behind = (np.take(code, [layer], axis=flat) for layer in (0, 1))
+    return before | behind
 
 
 def _area_by_code(spacing_mm: Vector3) -> NDArray[np.float64]:

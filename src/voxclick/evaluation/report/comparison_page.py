@@ -51,6 +51,7 @@ from voxclick.evaluation.report.words import (
 
 _SETTINGS = (
     "model",
+    "ensemble",
     "model_fingerprint",
     "data",
     "backend",

@@ -110,7 +110,10 @@ def write_report(run: EvaluatedRun, path: Path) -> None:
 
 
 def _model_name(summary: Mapping[str, Any]) -> str:
-    path = Path(str(summary.get("model", "a model")))
+    model = summary.get("model", "a model")
+    if not isinstance(model, str):
+        return f"an ensemble of {len(model)} models"
+    path = Path(model)
     # a run's model is always called model.safetensors: its folder says which it is
     return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
@@ -268,7 +271,7 @@ def _as_address(picture: Path) -> str:
 
 _FACT_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "Model and data": ("model", "model_fingerprint", "data", "backend"),
+        "Model and data": ("model", "ensemble", "model_fingerprint", "data", "backend"),
         "Protocol": ("protocol", "steps", "seed", "repeats", "settings", "clicks"),
         "Inference": ("inference",),
         "Hardware": ("hardware",),

@@ -22,6 +22,7 @@ from skimage.morphology import skeletonize
 from skimage.segmentation import find_boundaries
 
 from voxclick.errors import GeometryError, UsageError
+from voxclick.geometry.flat import flat_axis
 from voxclick.types import Index3
 
 _LONGEST_UNTRIMMED = 10
@@ -54,7 +55,7 @@ class Scribble:
 
     Attributes:
         is_foreground: whether it says that there is tumour, or that there is none.
-        voxels: (i, j, k), sorted, all with one k.
+        voxels: (i, j, k), sorted, all on one slice.
     """
 
     is_foreground: bool
@@ -102,7 +103,8 @@ def next_scribble(
     is then not returned; here an empty error has a stroke of no voxels, as its rule implies.
 
     Args:
-        label: tumours, shape (i, j, k), axial slices along k.
+        label: tumours, shape (i, j, k), axial slices along k. An image of a single slice, which the
+            challenge does not have, may have it along any axis.
         prediction: on the same grid.
         strategy: for the whole case.
         seed: of Python's generator, for each stroke anew: the same errors give the same stroke.
@@ -120,27 +122,34 @@ def next_scribble(
         )
     if not label.any():
         return None
-    excess = _stroke_in(prediction & ~label, strategy, random.Random(seed))
-    missed = _stroke_in(label & ~prediction, strategy, random.Random(seed))
+    flat = flat_axis(label.shape)
+    through = 2 if flat is None else flat
+    excess = _stroke_in(prediction & ~label, through, strategy, random.Random(seed))
+    missed = _stroke_in(label & ~prediction, through, strategy, random.Random(seed))
     is_foreground = len(excess) <= len(missed)
     voxels = missed if is_foreground else excess
     return Scribble(is_foreground, voxels) if voxels else None
 
 
 def _stroke_in(
-    region: NDArray[np.bool_], strategy: Strategy, draws: random.Random
+    region: NDArray[np.bool_], through: int, strategy: Strategy, draws: random.Random
 ) -> tuple[Index3, ...]:
-    """The voxels of a stroke, sorted; none in an empty region."""
+    """The voxels of a stroke, sorted; none in an empty region.
+
+    Args:
+        through: the axis along which slices follow each other.
+    """
     if not region.any():
         return ()
-    component, k = _largest_on_a_slice(region)
+    component, at = _largest_on_a_slice(np.moveaxis(region, through, 2))
     if strategy is Strategy.centerline:
         stroke = _along_centerline(component)
     elif strategy is Strategy.random:
         stroke = _straight_line(component, draws)
     else:
         stroke = _along_boundary(component, draws)
-    return tuple((i, j, k) for i, j in np.argwhere(stroke).tolist())
+    i, j, k = np.insert(np.argwhere(stroke), through, at, axis=1).T.tolist()
+    return tuple(zip(i, j, k, strict=True))
 
 
 def _largest_on_a_slice(region: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:

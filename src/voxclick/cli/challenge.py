@@ -1,0 +1,106 @@
+"""`voxclick challenge`: what a container of the autoPET challenges does with its input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxclick.cli.console import plain_console
+from voxclick.cli.evaluate import refuse_other_names, with_channels_of
+from voxclick.cli.folds import models_of
+from voxclick.cli.options import DeviceOption, Ensemble, EnsembleOption
+from voxclick.cli.progress import window_progress
+from voxclick.clicks import read_clicks
+from voxclick.datasets import Case, Dataset, read_case_images, select_channels
+from voxclick.datasets.autopet import CT, PET
+from voxclick.datasets.autopet_challenge import (
+    ChallengeEdition,
+    challenge_clicks,
+    challenge_mask,
+    is_autopet_challenge,
+    read_autopet_challenge,
+)
+from voxclick.errors import DatasetError, ModelFileError
+from voxclick.io import write_label_map
+from voxclick.model_files import Model, ModelSettings, load_ensemble
+from voxclick.session import InteractiveSession
+from voxclick.training.run_folder import RunFolder
+
+
+def challenge(
+    data: Annotated[
+        Path, typer.Option("--input", help="images/pet, images/ct and lesion-clicks.json")
+    ] = Path("/input"),
+    out: Annotated[
+        Path, typer.Option("--output", help="gets images/tumor-lesion-segmentation")
+    ] = Path("/output"),
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model", help="a model.safetensors, or a folder with one or, for an ensemble, several"
+        ),
+    ] = Path("/opt/ml/model"),
+    edition: Annotated[
+        ChallengeEdition, typer.Option("--edition", help="decides where the mask belongs")
+    ] = ChallengeEdition.autopet4,
+    ensemble: EnsembleOption = Ensemble.mean,
+    device: DeviceOption = "auto",
+) -> None:
+    """Segment the case in a challenge's input folder with its clicks.
+
+    The mask is written as .mha where the challenge looks for it.
+    """
+    if not is_autopet_challenge(data):
+        raise DatasetError(f"{data}: expected a PET in {data / 'images' / 'pet'}, found none")
+    loaded = load_ensemble(_members(model), device, combination=ensemble.value)
+    for case in _cases(read_autopet_challenge(data), loaded.settings):
+        session = _session(loaded, data, case)
+        with window_progress(f"segmenting {case.name}") as on_window:
+            prediction = session.predict(on_window)
+        mask = challenge_mask(out, case, edition)
+        write_label_map(prediction.label_map, mask)
+        plain_console().print(
+            f"{case.name}: {len(session.clicks)} clicks, {prediction.seconds:.1f} s -> {mask}"
+        )
+
+
+def _members(model: Path) -> list[Path]:
+    """All model files below a folder, however they were packed."""
+    members = _models_below(model) if model.is_dir() else models_of(model)
+    if not members:
+        raise ModelFileError(f"{model}: expected a model.safetensors in this folder, found none")
+    return members
+
+
+def _models_below(folder: Path) -> list[Path]:
+    """Where folds lie, what `segment` takes of them; elsewhere every file, folder by folder.
+
+    Hidden files are passed over: archivers and editors leave ones that are no models.
+    """
+    if RunFolder(folder).folds:
+        return models_of(folder)
+    below = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in below if path.suffix == ".safetensors" and path.is_file()]
+    return files + [file for path in below if path.is_dir() for file in _models_below(path)]
+
+
+def _cases(dataset: Dataset, settings: ModelSettings) -> tuple[Case, ...]:
+    """The cases with the model's channels, on the grid of their PET, which is the mask's."""
+    if len(settings.channels) == 1 and settings.channels[0].upper() != CT:
+        selected = select_channels(dataset, (PET,))  # whatever its training called it
+    else:
+        selected = with_channels_of(dataset, settings)
+        refuse_other_names(dataset.root, "channels", selected.channels, settings.channels)
+    pets = {case.name: case.images[-1] for case in dataset.test}
+    return tuple(replace(case, grid=pets[case.name]) for case in selected.test)
+
+
+def _session(model: Model, data: Path, case: Case) -> InteractiveSession:
+    session = InteractiveSession(model, read_case_images(case))
+    clicks = challenge_clicks(data, case)
+    if clicks is not None:
+        session.add(read_clicks(clicks))
+    return session

@@ -1,0 +1,11 @@
+"""SW-FastEdit's training script by its options (docs/reference/sw-fastedit-options.md).
+
+`voxclick train` is ours, and shorter.
+"""
+
+import sys
+
+from voxclick.cli.sw_fastedit import main
+
+if __name__ == "__main__":
+    sys.exit(main())
