@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -250,6 +251,16 @@ def test_the_mask_goes_where_the_format_can_store_it(
     assert "a PNG holds one slice" in capsys.readouterr().err
     mask = mask_of(picture_file, "--model", model, out=tmp_path / "mask.nii.gz")
     assert mask.shape == (54, 50, 1)
+
+
+def test_another_backend_and_an_ensemble_take_pictures(picture_file, model, tmp_path):
+    clicks = [f"--click={column},{row},0:background" for row, column in PLACES[:2]]
+    alone = mask_of(picture_file, "--model", model, *clicks, out=tmp_path / "alone.png")
+    twin = shutil.copy(model, tmp_path / "twin.safetensors")
+    for options in (["--backend", "openvino"], ["--model", twin]):
+        mask = mask_of(picture_file, "--model", model, *clicks, *options, out=tmp_path / "mask.png")
+        assert np.array_equal(mask, alone)
+    assert 0 < np.count_nonzero(alone) < alone.size / 2
 
 
 def test_pictures_are_ranked_and_their_masks_scored(pictures, model, tmp_path):
