@@ -17,7 +17,7 @@ from voxclick.model_files import load_model, save_model
 from voxclick.networks import NetworkSettings, OpenVinoNetwork, build_network, lay_out_for
 from voxclick.networks import openvino as openvino_backend
 from voxclick.networks.channels_last import ChannelsLastInstanceNorm3d, in_plain_layout
-from voxclick.sliding_window import TensorSource
+from voxclick.sliding_window import SlidingWindows, TensorSource
 from voxclick.sliding_window.precision import resolve_precision
 from voxclick.weights import PHANTOM_PET
 
@@ -253,7 +253,7 @@ def test_no_batch_is_filled_up_for_what_runs_windows_one_by_one(monkeypatch):
         return torch.zeros(len(windows), 2, *windows.shape[2:])
 
     monkeypatch.setattr(loaded.network, "forward", one_logit)
-    settings = loaded.settings.inference.model_copy(update={"window_batch": 4})
-    inference = loaded.inference((64, 64, 100), settings)
-    inference.margins(TensorSource(torch.zeros(3, 64, 64, 100)), Box.of_shape((64, 64, 100)))
+    settings = SlidingWindows(window=(32, 32, 32), overlap=0.25, window_batch=4)
+    inference = loaded.inference((32, 32, 50), settings)
+    inference.margins(TensorSource(torch.zeros(3, 32, 32, 50)), Box.of_shape((32, 32, 50)))
     assert batches == [1, 1]
