@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -193,6 +194,28 @@ def test_several_threads_may_ask_at_once():
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(lambda window: logits(by_openvino, window), batch.split(1))
     assert torch.equal(torch.cat(list(found)), expected)
+
+
+def test_a_signal_is_handled_after_networks_came_and_went():
+    code = """
+import gc, os, signal, torch
+from voxclick.networks import OpenVinoNetwork
+
+def used_network(length):
+    network = OpenVinoNetwork(torch.nn.Conv3d(1, 2, 3, padding=1))
+    network(torch.zeros(1, 1, 8, 8, length))
+    return network
+
+first, second = used_network(8), used_network(16)
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_openvino_reports_to_nobody():

@@ -23,7 +23,7 @@ from voxclick.networks.channels_last import in_plain_layout
 from voxclick.types import Index3
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Model
+    from openvino import CompiledModel, Core, Model
 
 KEPT = 2
 """So many compiled forms are kept, the last ones used. Each holds the weights in OpenVINO's own
@@ -102,8 +102,9 @@ class OpenVinoNetwork(nn.Module):
         return self.network.state_dict(*args, **kwargs)
 
     def _compile(self, channels: int, window: Index3, dtype: torch.dtype) -> CompiledModel:
-        openvino = _import_openvino()
-        return openvino.compile_model(
+        with _CREATING_CORE:
+            core = _core()
+        return core.compile_model(
             _convert(self.network, (1, channels, *window)),
             "CPU",
             {
@@ -129,6 +130,20 @@ def _import_openvino() -> ModuleType:
             "run: pip install 'voxclick[openvino]'"
         ) from error
     return openvino
+
+
+_CREATING_CORE = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _core() -> Core:
+    """One for the whole process, kept to its end.
+
+    Each gives its thread a stack for signal handlers and takes it away when it is deleted. Two that
+    are not deleted in reverse order leave the thread with a stack that is gone: the next signal
+    that Python handles (Ctrl-C, the end of a child process) then kills the program.
+    """
+    return _import_openvino().Core()
 
 
 def _autocast_dtype() -> torch.dtype:
