@@ -135,7 +135,10 @@ def openings(draw) -> Opening:
     spacing = draw(st.none() | st.tuples(*[st.sampled_from([1.0, 1.3, 2.0])] * 3))
     overlap = draw(st.sampled_from([0.0, 0.25, 0.5]))
     chosen = settings_of(channels, spacing, draw(guidances), overlap)
+    flat = draw(st.none() | st.integers(0, 2))  # the axis of a single slice
     window = draw(st.tuples(*[st.sampled_from([6, 8, 12])] * 3))
+    if flat is not None:
+        window = (*window[:2], 1)
     inference = SlidingWindows(
         window=window,
         overlap=overlap,
@@ -144,7 +147,10 @@ def openings(draw) -> Opening:
         precision="float32",
     )
     rng = np.random.default_rng(draw(st.integers(0, 99)))
-    shape = draw(st.tuples(*[st.integers(1, 22)] * 3))
+    # at the coarsest spacing still more than one voxel
+    shape = draw(
+        st.tuples(*[st.just(1) if axis == flat else st.integers(6, 22) for axis in range(3)])
+    )
     affine = draw(affines())
     is_sparse = draw(st.booleans())  # so that there is air
     images = rng.random((channels, *shape), dtype=np.float32)
