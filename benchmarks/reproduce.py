@@ -2,8 +2,8 @@
 
     python benchmarks/reproduce.py pet-sts --config configs/pet-sts-cpu.yaml --out reproduced
 
-Every training and every evaluation is a `voxclick` command of its own, printed before it runs, and
-is passed over once its result is there: run it again after an interruption. docs/reproduce.md says
+Every training and every evaluation is a `voxclick` command of its own, printed before it runs. What
+is finished is passed over: run it again after an interruption. docs/reproduce.md says
 what is compared with what.
 """
 
@@ -142,28 +142,25 @@ def _train(name: str, arguments: argparse.Namespace) -> None:
     done = run / "done"
     if arguments.model is not None or done.exists():
         return
+    command = ["train", str(arguments.data), "--out", str(run), "--device", arguments.device]
     if (run / "last.ckpt").exists():
-        _run("train", str(arguments.data), "--out", str(run), "--resume")
+        _run(*command, "--resume")
     else:
         changes = [*arguments.set, *TRAININGS[name]]
         options = [word for change in changes for word in ("--set", change)]
-        _run(
-            *("train", str(arguments.data), "--out", str(run), "--config", str(arguments.config)),
-            *("--device", arguments.device, *options),
-        )
+        _run(*command, "--config", str(arguments.config), *options)
     done.touch()
 
 
 def _evaluate(row: Row, arguments: argparse.Namespace) -> pd.DataFrame:
     """Mean, lowest and spread of Dice by step."""
     folder = arguments.out / "scores" / row.folder
-    if not (folder / "summary.json").exists():
-        model = arguments.model or arguments.out / "runs" / row.training / "model.safetensors"
-        _run(
-            *("evaluate", str(arguments.data), "--model", str(model), "--out", str(folder)),
-            *("--no-baselines", "--device", arguments.device, *row.options),
-            *("--repeats", str(arguments.repeats)),
-        )
+    model = arguments.model or arguments.out / "runs" / row.training / "model.safetensors"
+    _run(  # which passes over what is there, and refuses what is of another model
+        *("evaluate", str(arguments.data), "--model", str(model), "--out", str(folder)),
+        *("--no-baselines", "--device", arguments.device, *row.options),
+        *("--repeats", str(arguments.repeats)),
+    )
     scores = pd.read_csv(folder / "scores.csv")
     scores = scores[~scores["empty_label"].astype(bool)]
     by_step = scores.groupby("step")["dice"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from voxclick.datasets import Dataset
@@ -42,7 +42,7 @@ class DataSettings(BaseModel):
     channels: tuple[str, ...] | None = None
     validation_fraction: float = Field(default=0.2, ge=0, lt=1)
     folds: int | None = Field(default=None, ge=2)
-    splits: Path | None = None
+    splits: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     fold: int = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
     cache: Path | None = None

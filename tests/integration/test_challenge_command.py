@@ -123,6 +123,17 @@ def test_folds_of_which_one_is_missing_are_refused(
     assert "fold-0 did not come to an end" in " ".join(capsys.readouterr().err.split())
 
 
+def test_what_else_a_run_leaves_is_no_member(case_folder, trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    for name in ("resumed-from/model.safetensors", "cache/case-abc.safetensors"):
+        (run / name).parent.mkdir()
+        (run / name).write_bytes(b"not a model that is asked for")
+    for below in (run, run.parent):
+        folders = ("--input", case_folder, "--output", tmp_path / "out", "--model", below)
+        assert main(["challenge", *map(str, folders), "--device", "cpu"]) == 0
+
+
 def test_a_folder_without_images_is_refused(trained_run, tmp_path, capsys):
     model = trained_run / "model.safetensors"
     assert main(["challenge", "--input", str(tmp_path), "--model", str(model)]) == 1

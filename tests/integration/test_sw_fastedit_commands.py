@@ -12,7 +12,11 @@ import torch
 import yaml
 from monai.networks.nets.dynunet import DynUNet
 
+from voxclick.cli.main import main as voxclick
 from voxclick.cli.sw_fastedit import main
+from voxclick.cli.train import split
+from voxclick.config import load_config
+from voxclick.datasets import read_dataset
 from voxclick.guidance import SwFastEditGuidance
 from voxclick.io import read_geometry
 from voxclick.model_files import load_model
@@ -156,7 +160,7 @@ def test_weights_that_learnt_without_disks_are_refused(
     assert "trained with disks" in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_evaluation_leaves_the_run_in_its_folder_as_it_is(phantom_folder, tmp_path):
+def test_an_evaluation_leaves_the_run_in_its_folder_as_it_is(phantom_folder, tmp_path, capsys):
     words = f"-i {phantom_folder} -o {tmp_path} -e 1 -it 1 -iv 1".split()
     assert main([*words, *SMALL_NETWORK]) == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -164,8 +168,40 @@ def test_an_evaluation_leaves_the_run_in_its_folder_as_it_is(phantom_folder, tmp
     assert main([*words, *SMALL_NETWORK, *resumed]) == 0
     for name in ("config.yaml", "last.ckpt", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == before[tmp_path / name]
-    scores = pd.read_csv(tmp_path / "scores/scores.csv")
-    assert scores["case"].nunique() == 2  # round(0.5 * 3) are held back, as the options say
+    held_back = choose_held_back(phantom_folder, tmp_path)
+    assert set(pd.read_csv(tmp_path / "scores/scores.csv")["case"]) == held_back
+    assert "the split is that of the run" in " ".join(capsys.readouterr().out.split())
+
+
+def choose_held_back(data: Path, run_folder: Path) -> set[str]:
+    _, validation = split(read_dataset(data), load_config(run_folder / "config.yaml"))
+    return {case.name for case in validation}
+
+
+def test_weights_of_ours_are_read_as_they_have_learnt(phantom_folder, checkpoint, tmp_path, capsys):
+    model = tmp_path / "model.safetensors"
+    assert voxclick(["import-weights", str(checkpoint), "--out", str(model)]) == 0
+    words = f"-i {phantom_folder} -o {tmp_path / 'out'} -e 1 -it 1 --train_on_all_samples".split()
+    options = ["--resume_from", str(model), "--use_scale_intensity_ranged"]
+    assert main([*words, *SMALL_NETWORK, *options]) == 0
+    assert f"preprocessing and guidance are those of {model}" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    settings = load_model(tmp_path / "out/model.safetensors", "cpu").settings
+    assert settings.guidance == SwFastEditGuidance(sigma=1)
+    (scaling,) = settings.preprocessing.intensity
+    assert scaling.kind == "percentile"
+
+
+def test_a_checkpoint_goes_on_in_its_own_folder_alone(phantom_folder, tmp_path, capsys):
+    words = f"-i {phantom_folder} -e 1 -it 1 -iv 1 -o".split()
+    assert main([*words, str(tmp_path / "a"), *SMALL_NETWORK]) == 0
+    resumed = ["--resume_from", str(tmp_path / "a/last.ckpt")]
+    assert main([*words, str(tmp_path / "a"), *SMALL_NETWORK, *resumed, "-e", "9"]) == 0
+    assert "the run goes on as" in capsys.readouterr().out
+    for more in (["-o", str(tmp_path / "b")], ["--eval_only"]):
+        assert main([*words, str(tmp_path / "a"), *more, *SMALL_NETWORK, *resumed]) == 2
+        assert "model.safetensors beside it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_option_without_meaning_says_so(phantom_folder, tmp_path, capsys):

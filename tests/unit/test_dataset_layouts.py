@@ -29,6 +29,7 @@ from voxclick.datasets import (
     select_channels,
     train_validation_split,
 )
+from voxclick.datasets.autopet_challenge import refuse_shared_clicks
 from voxclick.datasets.image_files import read_images
 from voxclick.errors import DatasetError, GeometryError
 from voxclick.evaluation.case_records import digest_of_inputs
@@ -318,7 +319,7 @@ def test_splits_that_do_not_fit_are_refused(text, message, tmp_path):
     with pytest.raises(DatasetError, match=r"splits_final\.json") as error:
         read_splits_final(path, [Case(name, (), None) for name in "abc"])
     assert message in str(error.value)
-    with pytest.raises(DatasetError, match="expected"):
+    with pytest.raises(DatasetError, match=r"gone\.json: there is no such file"):
         read_splits_final(tmp_path / "gone.json", [])
 
 
@@ -336,6 +337,7 @@ def test_challenge_input(tmp_path):
         UUID,
         (tmp_path / f"images/ct/{UUID}.mha", tmp_path / f"images/pet/{PET_UUID}.mha"),
         None,
+        grid=tmp_path / f"images/pet/{PET_UUID}.mha",
     )
     assert (dataset.train, dataset.channels) == ((), ("CT", "PET"))
     assert challenge_clicks(tmp_path, case) is None
@@ -391,6 +393,12 @@ def test_challenge_inputs_of_several_cases(tmp_path):
     dataset = read_dataset(tmp_path)
     assert names(dataset.test) == ["a", "b"]
     assert [case.label for case in dataset.test] == [tmp_path / "labels/a.mha", None]
+    touch(tmp_path, "a.json", "b.json")
+    refuse_shared_clicks(dataset)
+    touch(tmp_path, "lesion-clicks.json")
+    assert challenge_clicks(tmp_path, dataset.test[1]) == tmp_path / "b.json"
+    with pytest.raises(DatasetError, match="expected one case beside it, got 2"):
+        refuse_shared_clicks(dataset)
     touch(tmp_path, "images/pet/c.mha")
     with pytest.raises(DatasetError, match="without the other are c"):
         read_dataset(tmp_path)

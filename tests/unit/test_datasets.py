@@ -88,6 +88,11 @@ def test_names_that_end_in_a_number_are_not_channels(tmp_path):
     assert dataset.channels == ("image",)
 
 
+def test_capital_suffixes_are_suffixes(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.PNG", "labelsTr/a.Png", "imagesTr/b.NII.GZ", "labelsTr/b.nii")
+    assert names(read_dataset(tmp_path).train) == ["a", "b"]
+
+
 def test_nnunet_problems_are_named_all_at_once(tmp_path):
     touch(
         tmp_path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from voxclick.cli.console import plain_console
 from voxclick.cli.evaluate import refuse_other_names, with_channels_of
 from voxclick.cli.folds import models_of
-from voxclick.cli.options import DeviceOption, Ensemble, EnsembleOption
+from voxclick.cli.options import CombinationName, DeviceOption, EnsembleOption
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import read_clicks
 from voxclick.datasets import Case, Dataset, read_case_images, select_channels
@@ -22,6 +21,7 @@ from voxclick.datasets.autopet_challenge import (
     challenge_mask,
     is_autopet_challenge,
     read_autopet_challenge,
+    refuse_shared_clicks,
 )
 from voxclick.errors import DatasetError, ModelFileError
 from voxclick.io import write_label_map
@@ -46,7 +46,7 @@ def challenge(
     edition: Annotated[
         ChallengeEdition, typer.Option("--edition", help="decides where the mask belongs")
     ] = ChallengeEdition.autopet4,
-    ensemble: EnsembleOption = Ensemble.mean,
+    ensemble: EnsembleOption = CombinationName.mean,
     device: DeviceOption = "auto",
 ) -> None:
     """Segment the case in a challenge's input folder with its clicks.
@@ -55,8 +55,10 @@ def challenge(
     """
     if not is_autopet_challenge(data):
         raise DatasetError(f"{data}: expected a PET in {data / 'images' / 'pet'}, found none")
+    dataset = read_autopet_challenge(data)
+    refuse_shared_clicks(dataset)
     loaded = load_ensemble(_members(model), device, combination=ensemble.value)
-    for case in _cases(read_autopet_challenge(data), loaded.settings):
+    for case in _cases(dataset, loaded.settings):
         session = _session(loaded, data, case)
         with window_progress(f"segmenting {case.name}") as on_window:
             prediction = session.predict(on_window)
@@ -68,7 +70,7 @@ def challenge(
 
 
 def _members(model: Path) -> list[Path]:
-    """All model files below a folder, however they were packed."""
+    """The model files that a folder stands for, however deep they were packed."""
     members = _models_below(model) if model.is_dir() else models_of(model)
     if not members:
         raise ModelFileError(f"{model}: expected a model.safetensors in this folder, found none")
@@ -76,26 +78,26 @@ def _members(model: Path) -> list[Path]:
 
 
 def _models_below(folder: Path) -> list[Path]:
-    """Where folds lie, what `segment` takes of them; elsewhere every file, folder by folder.
+    """Of a run or its folds, what `segment` takes; else the files in a folder, or those below it.
 
-    Hidden files are passed over: archivers and editors leave ones that are no models.
+    A run has more files than its model, and copies of it are no members of their own. Hidden files
+    are passed over: archivers and editors leave ones that are no models.
     """
-    if RunFolder(folder).folds:
+    run = RunFolder(folder)
+    if run.folds or run.config.is_file():
         return models_of(folder)
     below = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     files = [path for path in below if path.suffix == ".safetensors" and path.is_file()]
-    return files + [file for path in below if path.is_dir() for file in _models_below(path)]
+    return files or [file for path in below if path.is_dir() for file in _models_below(path)]
 
 
 def _cases(dataset: Dataset, settings: ModelSettings) -> tuple[Case, ...]:
-    """The cases with the model's channels, on the grid of their PET, which is the mask's."""
+    """The cases with the model's channels."""
     if len(settings.channels) == 1 and settings.channels[0].upper() != CT:
-        selected = select_channels(dataset, (PET,))  # whatever its training called it
-    else:
-        selected = with_channels_of(dataset, settings)
-        refuse_other_names(dataset.root, "channels", selected.channels, settings.channels)
-    pets = {case.name: case.images[-1] for case in dataset.test}
-    return tuple(replace(case, grid=pets[case.name]) for case in selected.test)
+        return select_channels(dataset, (PET,)).test  # whatever its training called it
+    selected = with_channels_of(dataset, settings)
+    refuse_other_names(dataset.root, "channels", selected.channels, settings.channels)
+    return selected.test
 
 
 def _session(model: Model, data: Path, case: Case) -> InteractiveSession:

@@ -23,8 +23,8 @@ from voxclick.cli.options import (
     CacheDtypeOption,
     CacheGibOption,
     CacheGpuGibOption,
+    CombinationName,
     DeviceOption,
-    Ensemble,
     EnsembleOption,
     InferenceOverrides,
     ModelsOption,
@@ -134,7 +134,7 @@ def evaluate(
     save_masks: Annotated[
         SavedMasks, typer.Option("--save-masks", help="the last mask of every case, or every one")
     ] = SavedMasks.none,
-    ensemble: EnsembleOption = Ensemble.mean,
+    ensemble: EnsembleOption = CombinationName.mean,
     overrides: InferenceOverrides = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -295,7 +295,8 @@ def choose_cases(
         DatasetError: there are none, or the data set declares other labels or channels than the
             model's; labels in another order are other ones.
     """
-    dataset = with_channels_of(read_dataset(data), settings)
+    labels = None if held_out_by is None else held_out_by.data.labels
+    dataset = with_channels_of(read_dataset(data, labels), settings)
     refuse_other_names(data, "labels", dataset.labels, settings.labels)
     refuse_other_names(data, "channels", dataset.channels, settings.channels)
     cases = {
@@ -331,10 +332,13 @@ def refuse_other_names(
 ) -> None:
     """Refuse a data set that declares other labels, or other channels, than the model's.
 
+    A model that was trained on one channel without a name takes any.
+
     Raises:
         DatasetError: with both; here names in another order are other ones.
     """
-    if declared != expected and _is_declared(declared):
+    takes_any = len(expected) == len(declared) == 1 and not _is_declared(expected)
+    if declared != expected and _is_declared(declared) and not takes_any:
         raise DatasetError(
             f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
             f"{', '.join(expected)}, in this order; correct what the data set says of itself, "
@@ -345,7 +349,7 @@ def refuse_other_names(
 def _is_declared(names: tuple[str, ...]) -> bool:
     """Whether a data set says so itself: what it does not say has names of ours."""
     numbered = tuple(f"channel {index}" for index in range(len(names)))
-    return len(names) > 1 and names not in (DEFAULT_LABELS, numbered)
+    return names not in (DEFAULT_LABELS, numbered, ("image",))
 
 
 def print_summary(summary: dict[str, Any], console: Console, out: Path) -> None:

@@ -26,7 +26,7 @@ class BackendName(str, Enum):
     openvino = "openvino"
 
 
-class Ensemble(str, Enum):
+class CombinationName(str, Enum):
     """`voxclick.model_files.Combination`, for the command line."""
 
     mean = "mean"
@@ -52,7 +52,7 @@ ModelsOption = Annotated[
     ),
 ]
 EnsembleOption = Annotated[
-    Ensemble,
+    CombinationName,
     typer.Option(
         "--ensemble", help="how several models' answers become one: mean (of their logits) or vote"
     ),
@@ -131,7 +131,7 @@ class ChosenModel:
 
 def choose_model(
     paths: Sequence[Path],
-    ensemble: Ensemble,
+    ensemble: CombinationName,
     device: str | torch.device,
     backend: BackendName,
     overrides: Sequence[str] | None,

@@ -22,8 +22,8 @@ from voxclick.cli.options import (
     CacheDtypeOption,
     CacheGibOption,
     CacheGpuGibOption,
+    CombinationName,
     DeviceOption,
-    Ensemble,
     EnsembleOption,
     InferenceOverrides,
     ModelsOption,
@@ -45,12 +45,13 @@ class RankedCase:
 
     Attributes:
         case: the case's name.
-        image: its file; of several channels the first.
+        image: its file; of several channels the first, or the one that all are resampled onto
+            (`Case.grid`).
         uncertainty: of the whole volume, without clicks; see `InteractiveSession.uncertainty`.
         foreground_ml: predicted, on the network's grid.
         places: how many there are to click, see `InteractiveSession.proposals`.
-        voxel: the first of them as ``i,j,k``, as `segment` takes it, of the image or of what its
-            images are resampled onto (`Case.grid`); empty if there is none.
+        voxel: the first of them as ``i,j,k`` of the image, as `segment` takes it; empty if there
+            is none.
     """
 
     case: str
@@ -74,7 +75,7 @@ def rank(
     every: Annotated[
         bool, typer.Option("--all", help="cases that have a label already are ranked, too")
     ] = False,
-    ensemble: EnsembleOption = Ensemble.mean,
+    ensemble: EnsembleOption = CombinationName.mean,
     overrides: InferenceOverrides = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="as everywhere; ranking draws nothing at random")
@@ -132,7 +133,7 @@ def rank_case(
     survey = InteractiveSession(model, volumes, inference, cache).survey(count=1)
     return RankedCase(
         case=case.name,
-        image=case.images[0],
+        image=case.grid or case.images[0],
         uncertainty=survey.uncertainty,
         foreground_ml=survey.foreground_ml,
         places=survey.places,

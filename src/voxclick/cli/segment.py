@@ -19,8 +19,8 @@ from voxclick.cli.options import (
     CacheDtypeOption,
     CacheGibOption,
     CacheGpuGibOption,
+    CombinationName,
     DeviceOption,
-    Ensemble,
     EnsembleOption,
     InferenceOverrides,
     ModelsOption,
@@ -90,7 +90,7 @@ def segment(
         bool,
         typer.Option("--skip-air", help="pass over windows that show nothing but air"),
     ] = False,
-    ensemble: EnsembleOption = Ensemble.mean,
+    ensemble: EnsembleOption = CombinationName.mean,
     overrides: InferenceOverrides = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="as everywhere; segmenting draws nothing at random")

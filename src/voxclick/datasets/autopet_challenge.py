@@ -52,7 +52,7 @@ def read_autopet_challenge(root: Path, labels: Sequence[str] | None = None) -> D
     There is one case where there is one PET and one CT, whatever they are called, and one for
     each name where there are more. Channels are CT and PET, or PET where there is no CT at all.
     A label of the CT's name in ``labels``, as in the test data of autoPET IV's baseline, is the
-    case's.
+    case's. All lie on the PET's grid, or are resampled onto it.
 
     Args:
         root: the folder.
@@ -80,7 +80,10 @@ def read_autopet_challenge(root: Path, labels: Sequence[str] | None = None) -> D
     return Dataset(
         root,
         (),
-        tuple(Case(name, files, truths.get(name)) for name, files in sorted(images.items())),
+        tuple(
+            Case(name, files, truths.get(name), grid=files[-1])
+            for name, files in sorted(images.items())
+        ),
         tuple(labels or DEFAULT_LABELS),
         (CT, PET) if cts else (PET,),
     )
@@ -90,11 +93,24 @@ def challenge_clicks(root: Path, case: Case) -> Path | None:
     """The clicks of a case in an input folder, for `voxclick.clicks.read_clicks`.
 
     Returns:
-        ``lesion-clicks.json``; else ``<case>.json``, as early versions of autoPET IV had it; else
+        ``<case>.json``, as early versions of autoPET IV had it; else ``lesion-clicks.json``; else
         None.
     """
-    found = (root / name for name in (CLICKS, f"{case.name}.json"))
+    found = (root / name for name in (f"{case.name}.json", CLICKS))
     return next((path for path in found if path.is_file()), None)
+
+
+def refuse_shared_clicks(dataset: Dataset) -> None:
+    """Clicks that do not say whose they are belong to nobody where there are several cases.
+
+    Raises:
+        DatasetError: several cases, and ``lesion-clicks.json``.
+    """
+    if len(dataset.test) > 1 and (dataset.root / CLICKS).is_file():
+        raise DatasetError(
+            f"{dataset.root / CLICKS}: expected one case beside it, got {len(dataset.test)}; "
+            "call the clicks of each CASE.json"
+        )
 
 
 def challenge_mask(output: Path, case: Case, edition: ChallengeEdition) -> Path:

@@ -129,11 +129,11 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.name.endswith(tuple(IMAGE_SUFFIXES)) and not path.name.startswith(".")
+        if path.name.lower().endswith(tuple(IMAGE_SUFFIXES)) and not path.name.startswith(".")
     )
 
 
 def stem(path: Path) -> str:
     """The file's name without its image suffix (``.nii.gz`` is one suffix)."""
-    suffixes = [suffix for suffix in IMAGE_SUFFIXES if path.name.endswith(suffix)]
-    return path.name.removesuffix(max(suffixes, key=len, default=""))
+    suffixes = [suffix for suffix in IMAGE_SUFFIXES if path.name.lower().endswith(suffix)]
+    return path.name[: len(path.name) - max(map(len, suffixes), default=0)]

@@ -67,12 +67,14 @@ def read_splits_final(path: Path, cases: Sequence[Case]) -> list[Split]:
         DatasetError: not of this form; a case that a fold has in neither part or in both; or a
             fold with nothing to train on.
     """
+    if not path.is_file():
+        raise DatasetError(f"{path}: there is no such file of folds")
     try:
         folds = TypeAdapter(list[_Fold]).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+    except ValidationError as error:
         raise DatasetError(
-            f'{path}: expected [{{"train": [NAME, …], "val": [NAME, …]}}, …] ({reason})'
+            f'{path}: expected [{{"train": [NAME, …], "val": [NAME, …]}}, …] '
+            f"({error.errors()[0]['msg']})"
         ) from error
     for number, fold in enumerate(folds):
         lost = sorted(c.name for c in cases if (c.name in fold.train) == (c.name in fold.val))

@@ -66,7 +66,10 @@ def load_checkpoint(path: Path, *, values_only: bool = False) -> dict[str, Any]:
         TrainingError: missing, damaged, or holding more than tensors and plain values.
     """
     if not path.is_file():
-        raise TrainingError(f"{path}: there is no checkpoint to resume from")
+        raise TrainingError(
+            f"{path}: there is no checkpoint to resume from; to train anew, "
+            "move what else lies in this folder away"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=values_only)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

@@ -29,7 +29,7 @@ from voxclick.config import RunConfig, load_config, save_config
 from voxclick.datasets import is_dataset, read_dataset
 from voxclick.errors import UsageError
 from voxclick.files import replace_when_written
-from voxclick.model_files import save_model
+from voxclick.model_files import read_model_settings, save_model
 from voxclick.model_files.sw_fastedit import import_sw_fastedit
 from voxclick.training.run_folder import RunFolder
 
@@ -71,19 +71,32 @@ def _training(options: Namespace, data: Path, out: Path) -> list[str]:
     """Arguments of `voxclick train`; leaves its configuration in the output folder."""
     resumed = _resumed_from(options)
     if resumed is not None and resumed.resolve() == RunFolder(out).checkpoint.resolve():
+        plain_console().print(
+            f"note: the run goes on as {RunFolder(out).config} says; other options of it than "
+            "those of the device are not looked at"
+        )
         return ["train", str(data), "--out", str(out), "--resume", *_device(options)]
     for name in ("save_nifti", "save_pred"):
         if getattr(options, name):
             raise UsageError(f"--{name} writes masks of an evaluation; give --eval_only too")
-    more = []
-    if resumed is not None and not _is_ours(resumed) and not options.non_interactive:
-        # what the weights have learnt to read
-        more = ["guidance.kind=sw-fastedit", f"guidance.sigma={options.sigma}"]
+    more = [] if resumed is None else _what_was_learnt(resumed, options)
     config = _write_configuration(options, data, out / CONFIG, *more)
     command = ["train", str(data), "--out", str(out), "--config", str(out / CONFIG)]
     if resumed is not None:
         command += ["--weights", str(_our_form(resumed, options, data, config).model)]
     return [*command, *_device(options)]
+
+
+def _what_was_learnt(weights: Path, options: Namespace) -> list[str]:
+    """Settings that the weights have learnt to read; clicks not for a network without."""
+    if not _is_ours(weights):
+        if options.non_interactive:
+            return []
+        return ["guidance.kind=sw-fastedit", f"guidance.sigma={options.sigma}"]
+    settings = read_model_settings(weights).model_dump(mode="json")
+    names = ["preprocessing"] if options.non_interactive else ["preprocessing", "guidance"]
+    plain_console().print(f"note: {' and '.join(names)} are those of {weights}")
+    return [f"{name}={json.dumps(settings[name])}" for name in names]  # JSON is YAML
 
 
 def _write_configuration(options: Namespace, data: Path, path: Path, *more: str) -> RunConfig:
@@ -108,8 +121,12 @@ def _evaluation(options: Namespace, data: Path, out: Path) -> list[str]:
         raise UsageError("--eval_only needs the weights: --resume_from FILE")
     # --limit is of the cases that are evaluated, not of those that are split
     config = _write_configuration(options, data, out / CONFIG, "data.limit=null")
-    model = _our_form(resumed, options, data, config)
-    save_config(config, model.config)
+    model = RunFolder(resumed.parent)
+    if _is_ours(resumed) and resumed.name == model.model.name and model.config.is_file():
+        plain_console().print(f"note: the split is that of the run, as {model.config} says")
+    else:
+        model = _our_form(resumed, options, data, config)
+        save_config(config, model.config)
     inference = config.inference.model_dump(mode="json")
     part = "test" if options.use_test_data_for_validation else "validation"
     if options.train_on_all_samples and part == "validation":
@@ -170,6 +187,13 @@ def _resumed_from(options: Namespace) -> Path | None:
     path = Path(options.resume_from)
     if not path.is_file():
         raise UsageError(f"--resume_from {path}: there is no such file")
+    checkpoint = RunFolder(Path(options.output_dir)).checkpoint
+    is_own = path.resolve() == checkpoint.resolve() and not options.eval_only
+    if path.name == checkpoint.name and not is_own:
+        raise UsageError(
+            f"--resume_from {path}: a checkpoint of voxclick is for going on with the training in "
+            f"its own --output_dir; take {RunFolder(path.parent).model.name} beside it"
+        )
     return path
 
 

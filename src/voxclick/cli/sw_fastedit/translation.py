@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from voxclick.cli.sw_fastedit.options import NETWORKS
+from voxclick.model_files.sw_fastedit import AUTOPET_SPACING_MM, SCALINGS
 
 _SPACINGS_MM = {
     "HECKTOR": (4.0, 4.0, 4.0),
     "MSD_Spleen": (2 * 0.79296899, 2 * 0.79296899, 5.0),
 }
-_AUTOPET_SPACING_MM = (2.03642011, 2.03642011, 3.0)
 
 _SCHEDULES: Mapping[str, dict[str, Any]] = {
     "CosineAnnealingLR": {"name": "cosine"},
@@ -67,7 +67,7 @@ def run_configuration(options: Namespace, channels: tuple[str, ...]) -> dict[str
         "seed": options.seed,
         "data": _data(options, channels),
         "preprocessing": {
-            "spacing_mm": list(_SPACINGS_MM.get(options.dataset, _AUTOPET_SPACING_MM)),
+            "spacing_mm": list(_SPACINGS_MM.get(options.dataset, AUTOPET_SPACING_MM)),
             "intensity": [_intensity(options)],
         },
         "guidance": None if options.non_interactive else _guidance(options),
@@ -89,9 +89,8 @@ def _data(options: Namespace, channels: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _intensity(options: Namespace) -> dict[str, Any]:
-    if options.use_scale_intensity_ranged:
-        return {"kind": "range", "low": 0.0, "high": 43.0}
-    return {"kind": "percentile", "low": 0.05, "high": 99.95}
+    scaling = SCALINGS["range" if options.use_scale_intensity_ranged else "percentile"]
+    return scaling.model_dump(mode="json")
 
 
 def _guidance(options: Namespace) -> dict[str, Any]:
