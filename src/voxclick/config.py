@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -252,6 +252,6 @@ def _problem(problem: ErrorDetails, values: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{place}: there is no such setting (docs/reference/configuration.md lists them)"
     message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return message  # of several settings together, which it names
+    if not problem["loc"] or isinstance(problem["input"], Mapping):
+        return f"{place}: {message}" if problem["loc"] else message  # which names the settings
     return f"{place}: {message} (got {str(problem['input'])[:60]})"

@@ -14,6 +14,7 @@ from voxclick.cli.main import main
 from voxclick.cli.options import CacheDtype, cache_settings
 from voxclick.clicks import Click, write_clicks
 from voxclick.sliding_window import CacheSettings
+from voxclick.weights import PHANTOM_PET
 
 COMMANDS = [
     ["demo"],
@@ -330,3 +331,8 @@ def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys):
         assert np.array_equal(mask.affine, image.affine)
         assert set(np.unique(mask.dataobj)) == {0, 1}
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    again = tmp_path / "again.nii.gz"
+    clicks = ["--clicks", str(tmp_path / "clicks.json"), "--model", str(PHANTOM_PET)]
+    assert main(["segment", str(tmp_path / "image.nii.gz"), *clicks, "--out", str(again)]) == 0
+    masks = [nibabel.load(path).get_fdata() for path in (again, tmp_path / "mask.nii.gz")]
+    assert np.array_equal(*masks)

@@ -165,12 +165,14 @@ def test_an_evaluation_leaves_the_run_in_its_folder_as_it_is(phantom_folder, tmp
     assert main([*words, *SMALL_NETWORK]) == 0
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     resumed = ["--resume_from", str(tmp_path / "model.safetensors"), "--eval_only", "-x", "0.5"]
-    assert main([*words, *SMALL_NETWORK, *resumed]) == 0
-    for name in ("config.yaml", "last.ckpt", "model.safetensors"):
-        assert (tmp_path / name).read_bytes() == before[tmp_path / name]
+    assert main([*words, *resumed, "--val_sw_overlap", "0.1"]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--set inference.overlap=0.1" in said
+    assert "inference.window" not in said  # the model's, as no option says another
     held_back = choose_held_back(phantom_folder, tmp_path)
     assert set(pd.read_csv(tmp_path / "scores/scores.csv")["case"]) == held_back
-    assert "the split is that of the run" in " ".join(capsys.readouterr().out.split())
+    assert "the split is that of the run" in said
 
 
 def choose_held_back(data: Path, run_folder: Path) -> set[str]:

@@ -64,7 +64,7 @@ def test_one_channel_by_its_name(declared, expected, taken, tmp_path):
     if taken:
         assert len(choose_cases(data, Split.test, settings)) == 1
     else:
-        with pytest.raises(DatasetError, match=f"channels are {declared}, but the model expects PET"):
+        with pytest.raises(DatasetError, match=f"channels are {declared}, but"):
             choose_cases(data, Split.test, settings)
 
 

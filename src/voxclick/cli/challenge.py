@@ -103,6 +103,8 @@ def _cases(dataset: Dataset, settings: ModelSettings) -> tuple[Case, ...]:
 def _session(model: Model, data: Path, case: Case) -> InteractiveSession:
     session = InteractiveSession(model, read_case_images(case))
     clicks = challenge_clicks(data, case)
-    if clicks is not None:
+    if clicks is None:
+        plain_console().print(f"note: {case.name}: there are no clicks in {data}")
+    else:
         session.add(read_clicks(clicks))
     return session

@@ -11,6 +11,7 @@ from rich.table import Table
 from voxclick.cli.console import plain_console
 from voxclick.cli.options import DeviceOption, SeedOption
 from voxclick.cli.progress import case_progress
+from voxclick.clicks import write_clicks
 from voxclick.evaluation.annotators import LabelledScan
 from voxclick.evaluation.plots import plot_case
 from voxclick.evaluation.runner import CaseEvaluation, Step
@@ -46,13 +47,14 @@ def demo(
     write_volume(phantom.image, out / "image.nii.gz")
     write_label_map(phantom.label, out / "truth.nii.gz")
     write_label_map(clicked.last, out / "mask.nii.gz")
+    write_clicks(clicked.clicks, out / "clicks.json")
     predictions = {"no clicks": clicked.first, f"{steps} clicks": clicked.last}
     plot_case(phantom.image, phantom.label, predictions, clicked.clicks, out / "demo.png")
     console.print(_dice_table(clicked.steps))
     console.print(
-        f"{len(phantom.lesions)} lesions; the scan, the true and the predicted mask and a "
-        f"picture are in {out}/\nThe model was trained on phantoms alone: for research and "
-        "for trying things out, not a medical device."
+        f"{len(phantom.lesions)} lesions; the scan, the true and the predicted mask, the "
+        f"clicks and a picture are in {out}/\nThe model was trained on phantoms alone: for research "
+        "and for trying things out, not a medical device."
     )
 
 

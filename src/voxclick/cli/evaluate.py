@@ -358,7 +358,7 @@ def print_summary(summary: dict[str, Any], console: Console, out: Path) -> None:
     with_lesions = summary["cases"] - lesion_free["cases"]
     if with_lesions:
         columns = ("dice", "nsd", "fpv_ml", "fnv_ml")
-        titles = ("mean Dice", "spread", "surface Dice", "excess ml", "missed ml")
+        titles = ("mean Dice", "spread", "surface Dice", "FPV ml", "FNV ml")
         table = Table("step", *titles, title=f"{with_lesions} with lesions")
         rows = zip(summary["dice_std"], *(summary[name] for name in columns), strict=True)
         for step, (spread, dice, nsd, fpv, fnv) in enumerate(rows):
@@ -367,7 +367,7 @@ def print_summary(summary: dict[str, Any], console: Console, out: Path) -> None:
             table.add_row(str(step), f"{dice:.4f}", shown, f"{nsd:.4f}", *volumes)
         console.print(table)
     if lesion_free["cases"]:
-        table = Table("step", "mean Dice", "excess ml", title=f"{lesion_free['cases']} lesion-free")
+        table = Table("step", "mean Dice", "FPV ml", title=f"{lesion_free['cases']} lesion-free")
         rows = zip(lesion_free["dice"], lesion_free["fpv_ml"], strict=True)
         for step, (dice, fpv) in enumerate(rows):
             table.add_row(str(step), f"{dice:.4f}", f"{fpv:.2f}")

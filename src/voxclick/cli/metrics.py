@@ -55,8 +55,8 @@ from voxclick.sliding_window import InferenceSettings
 _TITLES = {
     "dice": "Dice",
     "nsd": "surface Dice",
-    "fpv_ml": "excess ml",
-    "fnv_ml": "missed ml",
+    "fpv_ml": "FPV ml",
+    "fnv_ml": "FNV ml",
     "lesion_recall": "lesion recall",
     "lesion_precision": "lesion precision",
     "dmm": "lesion F1 (DMM)",

@@ -128,7 +128,8 @@ class Evaluation:
         differing = [key for key in identity if identity[key] != earlier.get(key)]
         if differing:
             raise UsageError(
-                f"--out {self.out}: holds an evaluation with another {' and '.join(differing)}; "
+                f"--out {self.out}: holds an evaluation with another "
+                f"{' and '.join(key.removesuffix('_fingerprint') for key in differing)}; "
                 "name another folder, or remove that one"
             )
 

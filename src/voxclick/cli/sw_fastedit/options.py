@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     """A parser of the original's options, and of a few of ours."""
     parser = argparse.ArgumentParser(
         prog="train.py",
+        usage="train.py -i DATA -o OUT [options]; -h lists them",
         description="SW-FastEdit's options, run by voxclick; what each comes to says "
         "docs/reference/sw-fastedit-options.md",
         allow_abbrev=False,

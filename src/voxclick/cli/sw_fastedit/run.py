@@ -34,7 +34,8 @@ from voxclick.model_files.sw_fastedit import import_sw_fastedit
 from voxclick.training.run_folder import RunFolder
 
 CONFIG = "sw-fastedit.yaml"
-"""In the output folder: what the options came to, for `voxclick train --config`."""
+"""In the output folder, and of an evaluation beside its scores: what the options came to, as a
+configuration of ours."""
 
 RESUMED = "resumed-from"
 """In the output folder: a folder with the weights of --resume_from in our form, and in an
@@ -120,19 +121,29 @@ def _evaluation(options: Namespace, data: Path, out: Path) -> list[str]:
     if resumed is None:
         raise UsageError("--eval_only needs the weights: --resume_from FILE")
     # --limit is of the cases that are evaluated, not of those that are split
-    config = _write_configuration(options, data, out / CONFIG, "data.limit=null")
+    scores = out / "scores"
+    scores.mkdir(exist_ok=True)
+    config = _write_configuration(options, data, scores / CONFIG, "data.limit=null")
+    inference = config.inference.model_dump(mode="json")
+    if _is_ours(resumed):
+        plain_console().print(
+            f"note: {resumed} itself says its network, grid, scaling, clicks and, where no option "
+            "does, windows; other options of these are not looked at"
+        )
+        unsaid = run_configuration(build_parser().parse_args(["-o", str(out)]), ())
+        usual = RunConfig.model_validate(unsaid).inference.model_dump(mode="json")
+        inference = {key: value for key, value in inference.items() if value != usual.get(key)}
     model = RunFolder(resumed.parent)
     if _is_ours(resumed) and resumed.name == model.model.name and model.config.is_file():
         plain_console().print(f"note: the split is that of the run, as {model.config} says")
     else:
         model = _our_form(resumed, options, data, config)
         save_config(config, model.config)
-    inference = config.inference.model_dump(mode="json")
     part = "test" if options.use_test_data_for_validation else "validation"
     if options.train_on_all_samples and part == "validation":
         part = "train"
     return [
-        *("evaluate", str(data), "--model", str(model.model), "--out", str(out / "scores")),
+        *("evaluate", str(data), "--model", str(model.model), "--out", str(scores)),
         *("--split", part, "--seed", str(options.seed), "--no-baselines"),
         *_protocol(options),
         *(word for key, value in inference.items() for word in _set_inference(key, value)),
