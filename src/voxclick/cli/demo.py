@@ -16,7 +16,7 @@ from voxclick.evaluation.annotators import LabelledScan
 from voxclick.evaluation.plots import plot_case
 from voxclick.evaluation.runner import CaseEvaluation, Step
 from voxclick.evaluation.settings import EvaluationSettings
-from voxclick.io import write_label_map, write_volume
+from voxclick.io import read_volume, write_label_map, write_volume
 from voxclick.model_files import load_model
 from voxclick.phantoms import make_phantom
 from voxclick.session import InteractiveSession
@@ -38,23 +38,25 @@ def demo(
     console = plain_console()
     out.mkdir(parents=True, exist_ok=True)
     phantom = make_phantom(seed)
-    session = InteractiveSession(load_model(PHANTOM_PET, device), phantom.image)
+    # as others find it: the file rounds the affine, and so do masks that are made of it
+    write_volume(phantom.image, out / "image.nii.gz")
+    image = read_volume(out / "image.nii.gz")
+    session = InteractiveSession(load_model(PHANTOM_PET, device), image)
     settings = EvaluationSettings(steps=steps, seed=seed)
-    scan = LabelledScan(NAME, (phantom.image,), phantom.label)
+    scan = LabelledScan(NAME, (image,), phantom.label)
     with case_progress("clicking", steps + 1) as on_step:
         clicked = CaseEvaluation(session, scan, settings).click_through(on_step=on_step)
 
-    write_volume(phantom.image, out / "image.nii.gz")
     write_label_map(phantom.label, out / "truth.nii.gz")
     write_label_map(clicked.last, out / "mask.nii.gz")
     write_clicks(clicked.clicks, out / "clicks.json")
     predictions = {"no clicks": clicked.first, f"{steps} clicks": clicked.last}
-    plot_case(phantom.image, phantom.label, predictions, clicked.clicks, out / "demo.png")
+    plot_case(image, phantom.label, predictions, clicked.clicks, out / "demo.png")
     console.print(_dice_table(clicked.steps))
     console.print(
-        f"{len(phantom.lesions)} lesions; the scan, the true and the predicted mask, the "
-        f"clicks and a picture are in {out}/\nThe model was trained on phantoms alone: for research "
-        "and for trying things out, not a medical device."
+        f"{len(phantom.lesions)} lesions; the scan, the true and the predicted mask, the clicks "
+        f"and a picture are in {out}/\nThe model was trained on phantoms alone: for research and "
+        "for trying things out, not a medical device."
     )
 
 
