@@ -208,7 +208,7 @@ def test_two_processes_train_one_fold_after_the_other(folds, config_file, tmp_pa
     ("folds_option", "changed", "message"),
     [
         ("2", ["data.folds=2", "data.fold=1"], "--folds 2 trains every fold, but data.fold says 1"),
-        ("2", ["data.splits=splits_final.json"], "but data.splits names splits_final.json"),
+        ("2", ["data.splits=splits_final.json"], "splits_final.json; leave one of the two away"),
         ("4", [], "4 folds need as many patients, got 3"),
     ],
 )
@@ -292,7 +292,7 @@ def test_an_evaluation_says_which_models_answered_and_how(ensemble, folds, tmp_p
     other = {"mean": "vote", "vote": "mean"}[ensemble]
     assert evaluate(folds.data, out, *arguments, "--ensemble", other) == 2
     message = one_line(capsys.readouterr().err)
-    assert "holds an evaluation with another ensemble and model_fingerprint" in message
+    assert "holds an evaluation with another ensemble and model;" in message
 
 
 @pytest.mark.parametrize("command", ["segment", "evaluate", "rank"])
