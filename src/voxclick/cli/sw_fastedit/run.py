@@ -124,37 +124,45 @@ def _evaluation(options: Namespace, data: Path, out: Path) -> list[str]:
     scores = out / "scores"
     scores.mkdir(exist_ok=True)
     config = _write_configuration(options, data, scores / CONFIG, "data.limit=null")
-    inference = config.inference.model_dump(mode="json")
-    if _is_ours(resumed):
-        plain_console().print(
-            f"note: {resumed} itself says its network, grid, scaling, clicks and, where no option "
-            "does, windows; other options of these are not looked at"
-        )
-        unsaid = run_configuration(build_parser().parse_args(["-o", str(out)]), ())
-        usual = RunConfig.model_validate(unsaid).inference.model_dump(mode="json")
-        inference = {key: value for key, value in inference.items() if value != usual.get(key)}
-    model = RunFolder(resumed.parent)
-    if _is_ours(resumed) and resumed.name == model.model.name and model.config.is_file():
-        plain_console().print(f"note: the split is that of the run, as {model.config} says")
-    else:
-        model = _our_form(resumed, options, data, config)
-        save_config(config, model.config)
+    run = _evaluated_run(resumed, options, data, config)
     part = "test" if options.use_test_data_for_validation else "validation"
     if options.train_on_all_samples and part == "validation":
         part = "train"
     return [
-        *("evaluate", str(data), "--model", str(model.model), "--out", str(scores)),
+        *("evaluate", str(data), "--model", str(run.model), "--out", str(scores)),
         *("--split", part, "--seed", str(options.seed), "--no-baselines"),
         *_protocol(options),
-        *(word for key, value in inference.items() for word in _set_inference(key, value)),
+        *_inference(resumed, config),
         *(("--limit", str(options.limit)) if options.limit else ()),
         *_masks(options),
         *_device(options),
     ]
 
 
-def _set_inference(key: str, value: object) -> tuple[str, str]:
-    return "--set", f"inference.{key}={json.dumps(value)}"  # JSON is YAML
+def _evaluated_run(resumed: Path, options: Namespace, data: Path, config: RunConfig) -> RunFolder:
+    """The folder of the model, with the configuration that says what was held back."""
+    run = RunFolder(resumed.parent)
+    if _is_ours(resumed) and resumed.name == run.model.name and run.config.is_file():
+        plain_console().print(f"note: the split is that of the run, as {run.config} says")
+        return run
+    run = _our_form(resumed, options, data, config)
+    save_config(config, run.config)
+    return run
+
+
+def _inference(resumed: Path, config: RunConfig) -> list[str]:
+    """How windows run, as the options say; of a model of ours only what they say otherwise."""
+    settings = config.inference.model_dump(mode="json")
+    if _is_ours(resumed):
+        plain_console().print(
+            f"note: {resumed} itself says its network, grid, scaling, clicks and, where no option "
+            "does, windows; other options of these are not looked at"
+        )
+        unsaid = run_configuration(build_parser().parse_args(["-o", ""]), ())
+        usual = RunConfig.model_validate(unsaid).inference.model_dump(mode="json")
+        settings = {key: value for key, value in settings.items() if value != usual.get(key)}
+    changes = (f"inference.{key}={json.dumps(value)}" for key, value in settings.items())
+    return [word for change in changes for word in ("--set", change)]  # JSON is YAML
 
 
 def _protocol(options: Namespace) -> list[str]:
