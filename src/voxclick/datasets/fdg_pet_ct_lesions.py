@@ -82,4 +82,4 @@ def _files(study: Path) -> dict[str, Path]:
 
 
 def _is_nifti(path: Path) -> bool:
-    return path.name.endswith((".nii.gz", ".nii"))
+    return path.name.lower().endswith((".nii.gz", ".nii"))

@@ -177,6 +177,7 @@ def _may_hold_tensors(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {Path(name).name for name in archive.namelist()}
+    # damaged names and sizes; zipfile calls features that it does not know not implemented
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
     return "data.pkl" in entries and "constants.pkl" not in entries

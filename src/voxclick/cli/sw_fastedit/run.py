@@ -71,7 +71,7 @@ def _run(options: Namespace, default: Callable[[str], object]) -> int:
 def _training(options: Namespace, data: Path, out: Path) -> list[str]:
     """Arguments of `voxclick train`; leaves its configuration in the output folder."""
     resumed = _resumed_from(options)
-    if resumed is not None and resumed.resolve() == RunFolder(out).checkpoint.resolve():
+    if resumed is not None and _is_checkpoint_of(out, resumed):
         plain_console().print(
             f"note: the run goes on as {RunFolder(out).config} says; other options of it than "
             "those of the device are not looked at"
@@ -120,9 +120,9 @@ def _evaluation(options: Namespace, data: Path, out: Path) -> list[str]:
     resumed = _resumed_from(options)
     if resumed is None:
         raise UsageError("--eval_only needs the weights: --resume_from FILE")
-    # --limit is of the cases that are evaluated, not of those that are split
     scores = out / "scores"
     scores.mkdir(exist_ok=True)
+    # --limit is of the cases that are evaluated, not of those that are split
     config = _write_configuration(options, data, scores / CONFIG, "data.limit=null")
     run = _evaluated_run(resumed, options, data, config)
     part = "test" if options.use_test_data_for_validation else "validation"
@@ -206,14 +206,18 @@ def _resumed_from(options: Namespace) -> Path | None:
     path = Path(options.resume_from)
     if not path.is_file():
         raise UsageError(f"--resume_from {path}: there is no such file")
-    checkpoint = RunFolder(Path(options.output_dir)).checkpoint
-    is_own = path.resolve() == checkpoint.resolve() and not options.eval_only
-    if path.name == checkpoint.name and not is_own:
+    folder = RunFolder(path.parent)
+    goes_on = _is_checkpoint_of(Path(options.output_dir), path) and not options.eval_only
+    if path.name == folder.checkpoint.name and not goes_on:
         raise UsageError(
             f"--resume_from {path}: a checkpoint of voxclick is for going on with the training in "
-            f"its own --output_dir; take {RunFolder(path.parent).model.name} beside it"
+            f"its own --output_dir; take {folder.model.name} beside it"
         )
     return path
+
+
+def _is_checkpoint_of(out: Path, path: Path) -> bool:
+    return path.resolve() == RunFolder(out).checkpoint.resolve()
 
 
 def _is_ours(weights: Path) -> bool:
