@@ -47,13 +47,16 @@ def release(array: NDArray[np.generic]) -> None:
     An array that lies in memory anyway is left as it is, and so is a copy-on-write map: what was
     written to it is nowhere else.
     """
-    owner = array
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
+    owner = _owner(array)
     if not isinstance(owner, np.memmap) or owner.mode == "c":
         return
     if isinstance(owner.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         owner.base.madvise(mmap.MADV_DONTNEED)
+
+
+def is_mapped(array: NDArray[np.generic]) -> bool:
+    """Whether an array lies in a file."""
+    return isinstance(_owner(array), np.memmap)
 
 
 def slabs(array: NDArray[Scalar]) -> Iterator[NDArray[Scalar]]:
@@ -64,3 +67,10 @@ def slabs(array: NDArray[Scalar]) -> Iterator[NDArray[Scalar]]:
     for part in np.array_split(along, count):
         yield np.moveaxis(part, 0, axis)
         release(array)
+
+
+def _owner(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array that a view is of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

@@ -18,6 +18,7 @@ import voxclick
 from voxclick.cli.evaluate import Split, choose_cases, load_run
 from voxclick.cli.main import main
 from voxclick.cli.train import split
+from voxclick.config import load_config
 from voxclick.datasets import read_dataset
 from voxclick.guidance import GaussianGuidance
 from voxclick.model_files import load_model, read_model_settings
@@ -158,8 +159,9 @@ def test_channels_are_taken_by_their_names(trained_run, phantom_folder, config_f
     pd.testing.assert_frame_equal(*scores)
 
 
+@pytest.mark.parametrize("interrupted_after", [0, 1])
 def test_a_resumed_run_needs_its_first_weights_no_more(
-    trained_run, phantom_folder, tmp_path, monkeypatch
+    interrupted_after, trained_run, phantom_folder, tmp_path, monkeypatch
 ):
     weights = tmp_path / "first.safetensors"
     weights.write_bytes((trained_run / "model.safetensors").read_bytes())
@@ -169,18 +171,57 @@ def test_a_resumed_run_needs_its_first_weights_no_more(
     class InterruptedTrainer(Trainer):
         def _save_checkpoint(self, schedule, epochs_done):
             super()._save_checkpoint(schedule, epochs_done)
-            raise KeyboardInterrupt
+            if epochs_done == interrupted_after:
+                raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("voxclick.cli.train.Trainer", InterruptedTrainer)
         assert train(phantom_folder, tmp_path / "run", *more) != 0
     progress = RunFolder(tmp_path / "run").progress()
     assert progress is not None
-    assert progress.epochs_done == 1
+    assert progress.epochs_done == interrupted_after
     weights.unlink()
     assert train(phantom_folder, tmp_path / "run", "--resume") == 0
     assert_equal_bits(state(tmp_path / "run"), state(tmp_path / "whole"))
     assert train(phantom_folder, tmp_path / "new", *more) == 1  # only to start does one need them
+
+
+def test_training_that_makes_a_model_worse_leaves_it_as_it_was(
+    trained_run, phantom_folder, tmp_path
+):
+    weights, run = trained_run / "model.safetensors", tmp_path / "run"
+    too_fast = ["--set", "training.optimizer.learning_rate=100", "--set", "training.epochs=2"]
+    assert train(phantom_folder, run, "--weights", weights, *SHORT[2:], *too_fast) == 0
+    assert_equal_bits(state(run), load_model(weights, "cpu").network.state_dict())
+    progress = RunFolder(run).progress()
+    assert progress is not None
+    assert progress.epochs_done == 2
+    assert progress.best_dice is not None
+
+
+def test_a_trainer_tells_of_every_epoch(trained_run, phantom_folder, tmp_path):
+    weights = trained_run / "model.safetensors"
+    given = [f"weights={weights}", "training.epochs=3", "training.validate_every=2"]
+    config = load_config(None, [*given, "training.steps_per_epoch=2"])
+    dataset = read_dataset(phantom_folder)
+    folder, told = RunFolder(tmp_path / "run"), []
+    trainer = Trainer(
+        config.training, config.model_settings(dataset), folder, weights=weights, device="cpu"
+    )
+
+    def on_epoch(end):
+        progress = folder.progress()
+        assert progress is not None
+        assert (progress.epochs_done, progress.best_dice) == (end.epochs_done, end.best_dice)
+        told.append(end)
+
+    result = trainer.fit(*split(dataset, config), on_epoch=on_epoch)
+    assert [(end.epochs_done, end.epochs) for end in told] == [(1, 3), (2, 3), (3, 3)]
+    assert all(end.loss > 0 for end in told)
+    steps = config.training.validation.stopping.max_steps
+    assert [end.dice and len(end.dice) for end in told] == [None, steps + 1, steps + 1]
+    assert told[0].best_dice is not None  # that of the weights which the run began with
+    assert told[-1].best_dice == result.best_dice
 
 
 def splits_final(path: Path, *folds: tuple[str, str]) -> Path:

@@ -140,3 +140,39 @@ def test_a_log_needs_the_form_that_has_times(tmp_path):
         read_click_log(tmp_path / "a.json")
     with pytest.raises(ClickError, match="no such click file"):
         read_click_log(tmp_path / "b.json")
+
+
+# A log that is kept while somebody clicks
+
+
+ONE, TWO, THREE = (Click((n, 0, 0), "tumor") for n in (1, 2, 3))
+
+
+def test_a_log_follows_the_clicks():
+    log = ClickLog("scan", ()).followed_by([ONE], 2.0).followed_by([ONE, TWO], 5.0)
+    log = log.followed_by([TWO, THREE], 9.0)
+    assert log.clicks == (TimedClick(ONE, 2.0, 9.0), TimedClick(TWO, 5.0), TimedClick(THREE, 9.0))
+    # what was taken back and comes again is another click
+    again = log.followed_by([ONE], 11.0)
+    assert [timed.click for timed in again.clicks] == [ONE, TWO, THREE, ONE]
+    assert [timed.click for timed in again.standing] == [ONE]
+    assert again.followed_by([ONE], 12.0) == again
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([ONE, TWO, THREE]), unique=True), max_size=8),
+)
+def test_what_stands_is_what_was_told_last(told):
+    log = ClickLog("scan", ())
+    for seconds, clicks in enumerate(told):
+        log = log.followed_by(clicks, float(seconds))
+        assert {timed.click for timed in log.standing} == set(clicks)
+    assert len(log.clicks) == sum(
+        len(set(now) - set(before)) for before, now in zip([[], *told], told, strict=False)
+    )
+
+
+def test_a_click_is_not_taken_back_before_it_was_given():
+    log = ClickLog("scan", ()).followed_by([ONE], 5.0)
+    with pytest.raises(ClickError, match="before it was given"):
+        log.followed_by([], 4.0)

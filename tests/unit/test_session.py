@@ -581,3 +581,74 @@ def test_a_damaged_session_file_is_refused(damage, message, tmp_path):
     save_file(tensors, path, metadata)
     with pytest.raises(SessionFileError, match=rf"idle\.safetensors: a damaged .*{message}"):
         InteractiveSession.load(path, opened.model)
+
+
+# All clicks at once
+
+
+def test_clicks_are_set_as_one_change():
+    one, two, three = (Click((14, 20, n), "tumor") for n in (4, 12, 20))
+    opened = session()
+    opened.set_clicks([one, two])
+    opened.predict()
+    opened.set_clicks([three, two])
+    assert opened.clicks == (two, three)
+    fresh = session()
+    fresh.add([three, two])
+    assert np.array_equal(mask_of(opened), mask_of(fresh))
+    opened.undo()
+    assert opened.clicks == (one, two)
+    opened.set_clicks([two, one])  # the same ones: no change
+    opened.undo()
+    assert opened.clicks == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([Click((1, 1, 1), "tumor"), Click((1, 1, 1), "background")], "clicked as 'tumor'"),
+        ([Click((1, 1, 99), "tumor")], "outside the image"),
+        ([Click((1, 1, 1), "liver")], "knows background, tumor"),
+    ],
+)
+def test_clicks_that_cannot_be_set_change_nothing(wrong, message):
+    opened = session()
+    opened.add([Click((14, 20, 9), "tumor")])
+    with pytest.raises(ClickError, match=message):
+        opened.set_clicks(wrong)
+    assert opened.clicks == (Click((14, 20, 9), "tumor"),)
+
+
+def test_clicks_are_not_set_without_guidance():
+    with pytest.raises(ClickError, match="without clicks"):
+        session(guidance=False).set_clicks([Click((1, 1, 1), "tumor")])
+
+
+# Memory
+
+
+def test_memory_is_image_mask_and_results():
+    opened = session()
+    voxels, results = int(np.prod(SHAPE)), 2 * 2 * 2 * 16**3 * 4
+    assert opened.memory_bytes == 4 * voxels
+    opened.predict()
+    assert opened.memory_bytes == 4 * voxels + voxels + results
+    opened.add([Click((0, 0, 0), "tumor")])
+    opened.predict()  # one window's result beside the earlier one
+    assert opened.memory_bytes == 4 * voxels + voxels + results + 16**3 * 4
+
+
+def test_memory_of_results_ends_with_the_budget():
+    voxels = int(np.prod(SHAPE))
+    two = CacheSettings(host_gib=2 * 16**3 * 4 / 2**30)
+    with pytest.warns(UserWarning, match="room for 2"):
+        opened = session(cache=two)
+    opened.predict()
+    assert opened.memory_bytes == 4 * voxels + voxels + 2 * 16**3 * 4
+
+
+def test_results_in_files_take_no_memory(tmp_path):
+    voxels = int(np.prod(SHAPE))
+    opened = session(cache=CacheSettings(host_gib=0, disk_gib=1, folder=tmp_path))
+    opened.predict()
+    assert opened.memory_bytes == 4 * voxels + voxels

@@ -49,6 +49,16 @@ class ClickHistory:
             raise ClickError(f"there is no click at voxel {click.index} for {click.label!r}")
         return self._followed_by(tuple(kept for kept in self.clicks if kept != click))
 
+    def set_to(self, clicks: Iterable[Click]) -> ClickHistory:
+        """These clicks and no others, in one change; those that stay keep their place.
+
+        Raises:
+            ClickError: a voxel that is clicked for two labels.
+        """
+        wanted = dict.fromkeys(clicks)
+        kept = tuple(click for click in self.clicks if click in wanted)
+        return self._followed_by(ClickHistory(kept).add(wanted).clicks)
+
     def reset(self) -> ClickHistory:
         """No clicks."""
         return self._followed_by(())

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,29 @@ class ClickLog:
     def standing(self) -> tuple[TimedClick, ...]:
         """The clicks that were never taken back, in order of time: those that can be replayed."""
         return tuple(timed for timed in self.clicks if timed.removed is None)
+
+    def followed_by(self, clicks: Sequence[Click], seconds: float) -> ClickLog:
+        """The log after somebody's clicks have become others.
+
+        Args:
+            clicks: all that there are now. Those that stood before are not given again; those that
+                stood and are missing were taken back.
+            seconds: when, from the opening of the image.
+
+        Raises:
+            ClickError: a time that is negative, not finite, or before that of a click which is
+                taken back.
+        """
+        after = set(clicks)
+        known = tuple(
+            timed
+            if timed.removed is not None or timed.click in after
+            else replace(timed, removed=seconds)
+            for timed in self.clicks
+        )
+        standing = {timed.click for timed in self.standing}
+        new = [click for click in dict.fromkeys(clicks) if click not in standing]
+        return replace(self, clicks=(*known, *(TimedClick(click, seconds) for click in new)))
 
 
 def read_click_log(path: str | Path) -> ClickLog:

@@ -1,6 +1,7 @@
 """The session engine: what the command line, evaluation and every server stand on."""
 
 from voxclick.session.clicked_image import ClickedImage
+from voxclick.session.pool import SessionPool
 from voxclick.session.session import (
     DEFAULT_RADIUS_MM,
     ClickSpace,
@@ -17,6 +18,7 @@ __all__ = [
     "InteractiveSession",
     "Prediction",
     "Proposal",
+    "SessionPool",
     "Survey",
     "Update",
 ]

@@ -17,7 +17,7 @@ from voxclick.clicks import Click
 from voxclick.errors import GeometryError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.guidance import build_encoder
-from voxclick.memory_map import is_large, temporary_map
+from voxclick.memory_map import is_large, is_mapped, temporary_map
 from voxclick.model_files import Model
 from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing, ReadMargins
 from voxclick.session.clicked_image import ClickedImage
@@ -135,6 +135,8 @@ class Segmentation:
         self._preprocessing = Preprocessing(model.settings.preprocessing)
         self._encoder = None if guidance is None else build_encoder(guidance, spacing_mm)
         self._folder: Path | None = cache.folder
+        copied = _goes_to_gpu(model, prepared)
+        self._copied_bytes = prepared.voxels.nbytes if copied else 0
         self._read_image = _image_reader(model, prepared)
         self._is_air = _air_test(model, prepared) if skip_air else _nothing_is_air
 
@@ -142,6 +144,16 @@ class Segmentation:
     def geometry(self) -> VolumeGeometry:
         """The grid of the image file."""
         return self.prepared.source
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the prepared image, the masks and the results that are kept, as far as in memory."""
+        arrays: list[NDArray[np.generic]] = [self.prepared.voxels]
+        if self.shown is not None:
+            arrays.append(self.shown.mask)
+            arrays += [] if self.shown.local is None else [self.shown.local.mask]
+        in_memory = sum(array.nbytes for array in arrays if not is_mapped(array))
+        return in_memory + self._copied_bytes + self.inference.memory_bytes
 
     @property
     def has_previews(self) -> bool:
@@ -337,10 +349,14 @@ def _check_radius(radius_mm: float | None) -> None:
 
 def _image_reader(model: Model, prepared: PreparedImage) -> Callable[[Box], Tensor]:
     """Reads the prepared image; of one that fits, a GPU gets a copy of its own."""
-    if model.device.type == "cpu" or is_large(prepared.voxels.shape):
+    if not _goes_to_gpu(model, prepared):
         return prepared.read
     there = prepared.image.to(model.device)
     return lambda box: there[(slice(None), *box.to_slices())]
+
+
+def _goes_to_gpu(model: Model, prepared: PreparedImage) -> bool:
+    return model.device.type != "cpu" and not is_large(prepared.voxels.shape)
 
 
 def _air_test(model: Model, prepared: PreparedImage) -> Callable[[Box], bool]:

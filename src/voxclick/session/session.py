@@ -156,6 +156,11 @@ class InteractiveSession:
         return self.model.settings.guidance is not None
 
     @property
+    def memory_bytes(self) -> int:
+        """Of main memory and of the GPU's, beyond the model; what lies in files does not count."""
+        return self._segmentation.memory_bytes
+
+    @property
     def can_undo(self) -> bool:
         return bool(self._history.earlier)
 
@@ -199,11 +204,19 @@ class InteractiveSession:
         Raises:
             ClickError: as for `click`; then none of them is added.
         """
-        if clicks and not self.takes_clicks:
-            raise ClickError("this model was trained without clicks and takes none")
-        for click in clicks:
-            click.check(self.geometry, self.model.settings.labels)
+        self._check(clicks)
         self._history = self._history.add(clicks)
+
+    def set_clicks(self, clicks: Sequence[Click]) -> None:
+        """Let these be all the clicks there are, as one change, without segmenting yet.
+
+        For clients that tell all of their clicks each time.
+
+        Raises:
+            ClickError: as for `click`; then the clicks stay as they were.
+        """
+        self._check(clicks)
+        self._history = self._history.set_to(clicks)
 
     def remove(self, click: Click) -> None:
         """Take one click back.
@@ -410,6 +423,12 @@ class InteractiveSession:
             assert segmentation.shown is not None
             inference.keep(segmentation.shown.source, saved.results)
         return session
+
+    def _check(self, clicks: Sequence[Click]) -> None:
+        if clicks and not self.takes_clicks:
+            raise ClickError("this model was trained without clicks and takes none")
+        for click in clicks:
+            click.check(self.geometry, self.model.settings.labels)
 
     def _start_updates(self, clicked: Click | None, otherwise: ClickHistory) -> Iterator[Update]:
         self.cancel()  # updates of an earlier click that somebody may still hold

@@ -61,6 +61,11 @@ class WindowCache:
     def __contains__(self, key: CacheKey) -> bool:
         return key in self._entries
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of main memory and of the GPU's, that are taken; room that is given back stays taken."""
+        return sum(store.memory_bytes for store in self._stores)
+
     def get(self, key: CacheKey) -> Tensor | None:
         """The margins under a key, in the cache's dtype, on the device where they are kept."""
         if key not in self._entries:
@@ -148,6 +153,11 @@ class _Store(ABC):
         self._entry_bytes = self._count * self._dtype.itemsize
         self.capacity = int(gib * _GIB) // self._entry_bytes
 
+    @property
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """That the store has taken."""
+
     @abstractmethod
     def write(self, margins: Tensor) -> object:
         """Keep a result; returns what it is found by."""
@@ -170,6 +180,11 @@ class _MemoryStore(_Store):
         self._device = device
         self._free: list[Tensor] = []
         self._taken = 0
+        self._most = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._most * self._entry_bytes
 
     def write(self, margins: Tensor) -> object:
         if not self._free:
@@ -177,7 +192,9 @@ class _MemoryStore(_Store):
             block = torch.empty((count, *self._shape), dtype=self._dtype, device=self._device)
             self._free = list(block)
             self._taken += count
-        return self._free.pop().copy_(margins)
+        result = self._free.pop().copy_(margins)
+        self._most = max(self._most, self._taken - len(self._free))
+        return result
 
     def read(self, entry: object) -> Tensor:
         assert isinstance(entry, Tensor)
@@ -195,6 +212,10 @@ class _DiskStore(_Store):
         super().__init__(settings, shape, settings.disk_gib)
         self._folder = tempfile.TemporaryDirectory(prefix="voxclick-", dir=settings.folder)
         self._written = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        return 0
 
     def write(self, margins: Tensor) -> object:
         path = Path(self._folder.name) / f"window-{self._written:06d}"

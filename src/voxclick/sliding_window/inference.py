@@ -101,6 +101,11 @@ class VolumeInference:
             f"{self._window_batch} windows at once, kept in {self._cache.dtype}"
         )
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of main memory and of the GPU's, that the kept results take."""
+        return self._cache.memory_bytes
+
     def changed(self, before: WindowSource, after: WindowSource) -> list[int]:
         """The numbers of the windows that see something else than before."""
         return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +56,25 @@ class TrainingResult:
     best_dice: float | None
 
 
+@dataclass(frozen=True)
+class EpochEnd:
+    """How far a run has come.
+
+    Attributes:
+        epochs_done: of its epochs.
+        epochs: that it shall have.
+        loss: mean over the epoch's steps of this process.
+        dice: mean over the validation cases after 0, 1, … clicks; None where none was validated.
+        best_dice: as in `TrainingResult`, so far.
+    """
+
+    epochs_done: int
+    epochs: int
+    loss: float
+    dice: tuple[float, ...] | None
+    best_dice: float | None
+
+
 class Trainer:
     """Trains one network, once.
 
@@ -64,7 +83,8 @@ class Trainer:
         model_settings: what the model file will say.
         folder: where model, checkpoint and logs go.
         seed: of first weights, crops and clicks.
-        weights: a model file whose weights are the first; None draws them from the seed.
+        weights: a model file whose weights are the first; None draws them from the seed. With
+            validation cases they are validated, too, and kept where training does not better them.
         cache: folder for preprocessed volumes; None keeps them in memory.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         devices: processes on this machine; under torchrun or Slurm, what those were told.
@@ -110,6 +130,7 @@ class Trainer:
             self.average = average_weights(self.network, settings.average_decay)
         self.loss = SegmentationLoss(settings.loss)
         self.best_dice: float | None = None
+        self._goes_on_from_weights = weights is not None
         self._cases = SplitNames((), ())
 
     @property
@@ -123,6 +144,7 @@ class Trainer:
         *,
         resume: bool = False,
         another_follows: bool = False,
+        on_epoch: Callable[[EpochEnd], None] | None = None,
     ) -> TrainingResult:
         """Train to the last epoch.
 
@@ -132,6 +154,7 @@ class Trainer:
             resume: go on from the folder's checkpoint.
             another_follows: processes that train together stay together for the next `Trainer`;
                 once parted they cannot meet again.
+            on_epoch: told after every epoch, when its model and checkpoint are written.
 
         Raises:
             TrainingError: the loss is not finite, or the checkpoint does not fit or is of other
@@ -158,21 +181,27 @@ class Trainer:
 
         total_steps = self.settings.epochs * steps_per_epoch
         with TrainingLog(self.folder.tensorboard, total_steps, self.is_first_process) as log:
+            if held_out and self._goes_on_from_weights and not resume:
+                self._judge(held_out, log, 0)
+                self._save_checkpoint(schedule, 0)  # a run that has a model can be resumed
             for epoch in range(first_epoch, self.settings.epochs):
                 batches = self._batches(prepared, samplers, epoch, steps_per_epoch)
+                losses: list[float] = []
                 for step in range(steps_per_epoch):
-                    loss = self._learn(batches, schedule)
+                    losses.append(self._learn(batches, schedule))
                     rate = float(schedule.get_last_lr()[0])
-                    log.step(epoch * steps_per_epoch + step + 1, loss, rate)
+                    log.step(epoch * steps_per_epoch + step + 1, losses[-1], rate)
                 self._check_weights()
+                dice = None
                 is_last = epoch + 1 == self.settings.epochs
                 if held_out and (is_last or (epoch + 1) % self.settings.validate_every == 0):
-                    result = self._validate(held_out)
-                    log.validation((epoch + 1) * steps_per_epoch, result)
-                    self._keep_if_best(result)
+                    dice = self._judge(held_out, log, (epoch + 1) * steps_per_epoch)
                 elif not held_out:
                     self._save_model()
                 self._save_checkpoint(schedule, epoch + 1)
+                if on_epoch is not None:
+                    loss = sum(losses) / len(losses)
+                    on_epoch(EpochEnd(epoch + 1, self.settings.epochs, loss, dice, self.best_dice))
         self.fabric.barrier()
         if not another_follows:
             self._part()
@@ -258,6 +287,17 @@ class Trainer:
         with self.fabric.autocast():
             return _label_indices(self.network(network_input))
 
+    def _judge(
+        self, cases: Sequence[PreparedCase], log: TrainingLog, step: int
+    ) -> tuple[float, ...]:
+        """Validate the model as it is, and keep it if it is the best so far."""
+        result = self._validate(cases)
+        log.validation(step, result)
+        if self.best_dice is None or result.mean_dice > self.best_dice:
+            self.best_dice = result.mean_dice
+            self._save_model()
+        return result.dice
+
     def _validate(self, cases: Sequence[PreparedCase]) -> ValidationResult:
         """Every process takes its share of the cases."""
         mine = cases[self.fabric.global_rank :: self.fabric.world_size]
@@ -271,11 +311,6 @@ class Trainer:
         total = self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum")
         assert isinstance(total, Tensor)
         return ValidationResult(tuple((total / len(cases)).tolist()), example)
-
-    def _keep_if_best(self, result: ValidationResult) -> None:
-        if self.best_dice is None or result.mean_dice > self.best_dice:
-            self.best_dice = result.mean_dice
-            self._save_model()
 
     def _best_network(self) -> nn.Module:
         return self.network if self.average is None else self.average.module
