@@ -1,0 +1,224 @@
+"""Which image to annotate next."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import time
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from lib.infer import Sessions, channel_files
+from lib.models import ServedModel, asked_model, stamp_of
+from voxclick.errors import VoxclickError
+from voxclick.files import replace_when_written
+
+_logger = logging.getLogger(__name__)
+
+_LATER_CHANNEL = re.compile(r"(?P<name>.+)_(?!0000)\d{4}")
+
+
+def images_to_annotate(datastore: Datastore) -> list[str]:
+    """The images without a final label, sorted; of several channels, the first one."""
+    known = set(datastore.list_images())
+
+    def is_later_channel(image: str) -> bool:
+        match = _LATER_CHANNEL.fullmatch(image)
+        return match is not None and f"{match['name']}_0000" in known
+
+    return sorted(i for i in datastore.get_unlabeled_images() if not is_later_channel(i))
+
+
+class Uncertainty:
+    """How uncertain models are of images without clicks, remembered in a file for each model.
+
+    Several processes may share the files. What was found with another model or another image
+    under the name counts no more.
+
+    Args:
+        folder: for the files.
+        sessions: that look at images.
+    """
+
+    def __init__(self, folder: Path, sessions: Sessions) -> None:
+        self._folder = folder
+        self._sessions = sessions
+
+    def known(self, served: ServedModel, name: str, image: Path) -> float | None:
+        """What is remembered of an image.
+
+        Args:
+            served: the model.
+            name: of the image.
+            image: its file.
+        """
+        entry = self._read(self._path(served)).get(name)
+        if entry is None or entry["of"] != self._version(served, image):
+            return None
+        return entry["uncertainty"]
+
+    def find(self, served: ServedModel, name: str, image: Path, client: str | None) -> float:
+        """Look at one image, and remember it.
+
+        Args:
+            served: the model.
+            name: of the image.
+            image: its file.
+            client: whose session it is, which then has its first prediction.
+
+        Raises:
+            VoxclickError: the image or the model cannot be read.
+        """
+        version = self._version(served, image)
+        with self._sessions.lease(served, image, client) as session:
+            session.set_clicks([])
+            uncertainty = session.uncertainty()
+        path = self._path(served)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            entry = {"uncertainty": uncertainty, "of": version}
+            entries = self._read(path) | {name: entry}
+            with replace_when_written(path) as temporary:
+                temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        return uncertainty
+
+    def _version(self, served: ServedModel, image: Path) -> str:
+        files = [*served.files, *channel_files(image, served.settings().channels)]
+        return blake2b(repr(stamp_of(files)).encode(), digest_size=8).hexdigest()
+
+    def _path(self, served: ServedModel) -> Path:
+        return self._folder / f"{served.name}.json"
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, dict[str, Any]]:
+        if not path.is_file():
+            return {}
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+class MostUncertain(Strategy):
+    """The image that a model is least sure of, of those without a final label.
+
+    Images that nobody has looked at are looked at first, as long as the request may take; the
+    scoring method `uncertainty` looks at all of them beforehand.
+
+    Args:
+        models: that are served, by name.
+        uncertainty: of the images.
+        seconds: how long a request may look at images.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ServedModel], uncertainty: Uncertainty, seconds: float
+    ) -> None:
+        super().__init__("the image that the model is least sure of")
+        self._models = models
+        self._uncertainty = uncertainty
+        self._seconds = seconds
+
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"config": {"model": list(self._models)}}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose an image.
+
+        Args:
+            request: ``model`` and ``client_id``.
+            datastore: with the images.
+
+        Returns:
+            ``id``, ``weight`` (its uncertainty; None where no image could be looked at in time)
+            and ``unknown`` (how many images were not looked at); None without an image.
+
+        Raises:
+            VoxclickError: a model that is not there or cannot be read.
+        """
+        served = asked_model(request, self._models)
+        served.load()
+        images = {
+            name: Path(datastore.get_image_uri(name)) for name in images_to_annotate(datastore)
+        }
+        found: dict[str, float] = {}
+        unknown: list[str] = []
+        end = time.monotonic() + self._seconds
+        for name, path in images.items():
+            try:
+                value = self._uncertainty.known(served, name, path)
+                if value is None and time.monotonic() < end:
+                    value = self._uncertainty.find(served, name, path, request.get("client_id"))
+            except VoxclickError as error:
+                _logger.warning("%s is passed over: %s", name, error)
+                continue
+            if value is None:
+                unknown.append(name)
+            else:
+                found[name] = value
+        if found:
+            best = max(sorted(found), key=found.__getitem__)
+            return {"id": best, "weight": found[best], "unknown": len(unknown)}
+        return {"id": unknown[0], "weight": None, "unknown": len(unknown)} if unknown else None
+
+
+class AnyImage(Strategy):
+    """Any image without a final label, those that nobody was given yet before the others."""
+
+    def __init__(self) -> None:
+        super().__init__("any image, those that nobody was given yet before the others")
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        images = images_to_annotate(datastore)
+        fresh = [image for image in images if not datastore.get_image_info(image).get("strategy")]
+        chosen = fresh or images
+        return {"id": random.choice(chosen)} if chosen else None
+
+
+class FindUncertainty(ScoringMethod):
+    """Looks at all images without a final label, so that `MostUncertain` knows them.
+
+    Args:
+        models: that are served, by name.
+        uncertainty: of the images.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel], uncertainty: Uncertainty) -> None:
+        super().__init__("voxclick: how uncertain the model is of the images without a label")
+        self._models = models
+        self._uncertainty = uncertainty
+
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"config": {"model": list(self._models)}}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, float]:
+        """Look at those images that are not known yet.
+
+        Args:
+            request: ``model``.
+            datastore: with the images.
+
+        Returns:
+            Uncertainty by image, of all without a final label that can be read.
+        """
+        served = asked_model(request, self._models)
+        served.load()
+        found: dict[str, float] = {}
+        for name in images_to_annotate(datastore):
+            path = Path(datastore.get_image_uri(name))
+            try:
+                value = self._uncertainty.known(served, name, path)
+                if value is None:
+                    value = self._uncertainty.find(served, name, path, None)
+            except VoxclickError as error:
+                _logger.warning("%s is passed over: %s", name, error)
+                continue
+            found[name] = value
+            _logger.info("%s: %.4f", name, value)
+        return found

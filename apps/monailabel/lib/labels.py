@@ -1,0 +1,94 @@
+"""Saved label maps in the model's own labels, whatever numbers a client gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxclick import LabelMap, read_label_map
+from voxclick.clicks import BACKGROUND
+from voxclick.errors import DatasetError
+from voxclick.evaluation.masks import check_same_grid
+
+_ANY_LABELS = tuple(str(value) for value in range(2**16))
+
+
+def read_saved_label(
+    path: Path,
+    info: Mapping[str, Any],
+    labels: Sequence[str],
+    others: Collection[str] = (),
+    image: Path | None = None,
+) -> LabelMap:
+    """Read a label map that was saved in the studies.
+
+    Args:
+        path: of the label map.
+        info: what MONAI Label keeps of it: ``label_info``, names as 3D Slicer tells them, or
+            ``params`` with ``label_names``, as this app answers; without either, the values are
+            the model's.
+        labels: of the model, background first.
+        others: names that the model does not know, but another model does; they become background.
+        image: whose grid it must lie on.
+
+    Returns:
+        A label map with the indices of `labels`.
+
+    Raises:
+        DatasetError: names that nobody knows, or that cannot be told apart.
+        UnsupportedImageError: no label map.
+        GeometryError: another grid than the image's.
+    """
+    if image is not None:
+        check_same_grid(image, path)
+    stored = read_label_map(path, _ANY_LABELS)
+    present = [int(value) for value in np.unique(stored.voxels) if value]
+    name_of = _names_by_value(path, info, labels, present)
+    unknown = [
+        str(name_of.get(value, value))
+        for value in present
+        if name_of.get(value) not in (*labels, *others)
+    ]
+    if unknown:
+        raise DatasetError(
+            f"{path}: holds {', '.join(map(repr, unknown))}, but the labels are "
+            f"{', '.join(labels)}; give the segments these names, or delete them, and save again"
+        )
+    index_of = np.zeros(max(present, default=0) + 1, dtype=np.uint8)
+    for value in present:
+        if name_of[value] in labels:
+            index_of[value] = labels.index(name_of[value])
+    return LabelMap(index_of[stored.voxels], stored.affine, path=path, labels=tuple(labels))
+
+
+def _names_by_value(
+    path: Path, info: Mapping[str, Any], labels: Sequence[str], present: Sequence[int]
+) -> dict[int, str]:
+    """What the values of a label map are called.
+
+    3D Slicer numbers the segments that it saves 1, 2, … in their order, but tells the place that
+    each has among all segments, those it leaves out (background, scribbles) included. Other
+    clients tell the values. Where the two differ, what fits the values counts.
+    """
+    told = info.get("label_info")
+    if isinstance(told, list) and told:
+        entries = [(str(entry["name"]), int(entry["idx"])) for entry in told]
+        entries = [(name, value) for name, value in entries if name != BACKGROUND]
+        as_told = {value: name for name, value in entries}
+        in_order = {place: name for place, (name, _) in enumerate(entries, start=1)}
+        fitting = [names for names in (as_told, in_order) if set(present) <= names.keys()]
+        meanings = [[names[value] for value in present] for names in fitting]
+        if len(meanings) == 2 and meanings[0] != meanings[1]:
+            raise DatasetError(
+                f"{path}: the values {', '.join(map(str, present))} may be {meanings[0]}, as they "
+                f"were told, or {meanings[1]}, in the order of the segments; save it with the "
+                "segments in the order of the labels, background and scribbles last"
+            )
+        return fitting[0] if fitting else as_told
+    names = info.get("params", {}).get("label_names")
+    if isinstance(names, dict):
+        return {int(value): str(name) for name, value in names.items()}
+    return dict(enumerate(labels))

@@ -1,0 +1,205 @@
+"""The models that the app serves: which there are, and what is loaded of them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lib.settings import AppSettings
+from voxclick import load_ensemble
+from voxclick.cli.folds import models_of
+from voxclick.config import override_inference
+from voxclick.errors import UsageError, VoxclickError
+from voxclick.model_files import Model, ModelSettings, read_model_settings
+from voxclick.sliding_window import InferenceSettings
+from voxclick.weights import PHANTOM_PET
+
+TRAINED = "trained"
+"""The folder beside the models, with what was trained further from them."""
+
+ALONE = "_auto"
+"""Ends the name under which a model is listed once more, to segment without clicks."""
+
+_MODEL_FILE = "model.safetensors"
+_SUFFIX = ".safetensors"
+
+FileStamp: TypeAlias = tuple[tuple[str, int, int], ...]
+"""Of files: path, size, and time of change in nanoseconds; another one where a file changed."""
+
+
+def stamp_of(files: Iterable[Path]) -> FileStamp:
+    """Raises:
+    OSError: a file is not there.
+    """
+    stats = [(str(path), path.stat()) for path in files]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """Attributes:
+    model: on its device.
+    inference: its way through volumes.
+    version: another one for other weights or files.
+    """
+
+    model: Model
+    inference: InferenceSettings
+    version: Hashable
+
+
+class ServedModel:
+    """A model by name, as it is on disk at the time: a file that changed is loaded anew.
+
+    Args:
+        name: that clients know it by.
+        source: a model file, or the folder of a run.
+        trained: the file that training further leaves; where it exists, it is the model.
+        settings: of the app.
+    """
+
+    def __init__(self, name: str, source: Path, trained: Path, settings: AppSettings) -> None:
+        self.name = name
+        self.source = source
+        self.trained = trained
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._loaded: LoadedModel | None = None
+        self._known: tuple[FileStamp, ModelSettings] | None = None
+
+    @property
+    def is_trained_further(self) -> bool:
+        return self.trained.is_file()
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files of the model as it is now: several for an ensemble.
+
+        Raises:
+            ModelFileError: a folder without a model.
+        """
+        return [self.trained] if self.is_trained_further else models_of(self.source)
+
+    def settings(self) -> ModelSettings:
+        """What the model file says; of an ensemble, its first one.
+
+        Raises:
+            ModelFileError: missing, damaged, or not ours.
+        """
+        first = self.files[0]
+        stamp = stamp_of([first]) if first.is_file() else ()
+        if self._known is None or self._known[0] != stamp:
+            self._known = (stamp, read_model_settings(first))
+        return self._known[1]
+
+    def load(self) -> LoadedModel:
+        """The model, from memory where its files have not changed.
+
+        Raises:
+            ModelFileError: missing, damaged, or not ours.
+            UsageError: a device that is not there, or windows that the model does not take.
+        """
+        with self._lock:
+            files = self.files
+            self.settings()  # says in a sentence what is wrong with a missing file
+            version = stamp_of(files)
+            if self._loaded is None or self._loaded.version != version:
+                self._loaded = None  # room for the new one
+                self._loaded = self._load(files, version)
+            return self._loaded
+
+    def _load(self, files: Sequence[Path], version: Hashable) -> LoadedModel:
+        said = self._settings
+        model = load_ensemble(files, said.device, said.backend, said.ensemble)
+        inference = override_inference(model.settings, said.inference_overrides)
+        model.check_inference(inference)
+        return LoadedModel(model, inference, version)
+
+
+def find_models(settings: AppSettings, folder: Path) -> dict[str, ServedModel]:
+    """The models that the app shall serve, by name.
+
+    Args:
+        settings: of the app. Without names in them, all in the folder are served, and where there
+            are none, the model that comes with voxclick.
+        folder: ``NAME.safetensors``, or runs in folders ``NAME``.
+
+    Raises:
+        UsageError: a name that is not there, twice there, or no name.
+    """
+    sources = dict(_named(word, folder) for word in settings.models) if settings.models else None
+    if sources is None:
+        sources = _all_in(folder) or {"phantom-pet": PHANTOM_PET}
+    elif len(sources) < len(settings.models):
+        raise UsageError(
+            f"--conf models {','.join(settings.models)}: two models would have one name; give one "
+            "of them another with NAME=PATH"
+        )
+    alike = [name for name in sources if f"{name}{ALONE}" in sources]
+    if alike:
+        raise UsageError(
+            f"--conf models: {alike[0]}{ALONE} is what the model {alike[0]} is called where it "
+            "segments alone; give the other model another name with NAME=PATH"
+        )
+    return {
+        name: ServedModel(name, source, folder / TRAINED / name / _MODEL_FILE, settings)
+        for name, source in sources.items()
+    }
+
+
+def asked_model(request: Mapping[str, Any], models: Mapping[str, ServedModel]) -> ServedModel:
+    """The model that a request names, or the first one.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    name = request.get("model") or next(iter(models))
+    if name not in models:
+        raise UsageError(f"there is no model {name!r}; there are {', '.join(models)}")
+    return models[name]
+
+
+def other_labels(served: ServedModel, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
+    """Labels that the other models know and this one does not; of those that can be read."""
+    known = served.settings().labels
+    found: dict[str, None] = {}
+    for other in models.values():
+        try:
+            found |= dict.fromkeys(other.settings().labels)
+        except VoxclickError:
+            continue  # the log has said so where the model would be listed
+    return tuple(name for name in found if name not in known)
+
+
+def _named(word: str, folder: Path) -> tuple[str, Path]:
+    """Name and source of one word of ``--conf models``."""
+    name, separator, path = word.partition("=")
+    if separator:
+        source = Path(path)
+    else:
+        source = next(
+            (place for place in (folder / f"{word}{_SUFFIX}", folder / word) if place.exists()),
+            Path(word),
+        )
+        name = source.resolve().parent.name if source.name == _MODEL_FILE else source.name
+        name = name.removesuffix(_SUFFIX)
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(f"--conf models {word}: {name!r} is no name; expected NAME=PATH")
+    if not source.exists():
+        raise UsageError(
+            f"--conf models {word}: there is no such file or folder, and no {word}{_SUFFIX} in "
+            f"{folder}"
+        )
+    return name, source
+
+
+def _all_in(folder: Path) -> dict[str, Path]:
+    files = {path.name.removesuffix(_SUFFIX): path for path in folder.glob(f"*{_SUFFIX}")}
+    runs = [path.parent for path in folder.glob(f"*/{_MODEL_FILE}")]
+    runs += [path.parent.parent for path in folder.glob(f"*/fold-0/{_MODEL_FILE}")]
+    of_runs = {run.name: run for run in runs if run.name != TRAINED}
+    return dict(sorted({**of_runs, **files}.items()))

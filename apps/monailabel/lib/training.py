@@ -1,0 +1,253 @@
+"""Training further on the labels that were saved, as a task of MONAI Label.
+
+MONAI Label runs it in a process of its own, reads what it prints, and kills it when it is told to
+stop; the server's process learns how far it is from a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.train import TrainTask
+
+from lib.infer import channel_files
+from lib.labels import read_saved_label
+from lib.models import ServedModel, other_labels
+from lib.settings import AppSettings
+from voxclick import write_label_map
+from voxclick.cli.train import read_run_dataset, split
+from voxclick.config import RunConfig, load_config, save_config
+from voxclick.datasets import check_cases
+from voxclick.errors import DatasetError, UsageError, VoxclickError
+from voxclick.files import replace_when_written
+from voxclick.model_files import ModelSettings
+from voxclick.training.loop import EpochEnd, Trainer
+from voxclick.training.run_folder import RunFolder
+from voxclick.training.settings import OptimizerSettings, TrainingSettings
+
+_logger = logging.getLogger(__name__)
+
+_STATS = "training.json"
+
+_DEFAULTS = RunConfig(
+    training=TrainingSettings(
+        epochs=20, batch_size=2, optimizer=OptimizerSettings(learning_rate=5e-4)
+    )
+)
+"""Of these, what a client may choose counts; the rest is the model's, or `voxclick train`'s."""
+
+
+@dataclass(frozen=True)
+class TrainingStats:
+    """What MONAI Label's clients show of a training.
+
+    Attributes:
+        name: of the run's folder.
+        start_ts: when it began.
+        epoch: how many are done.
+        total_epochs: that there shall be.
+        best_metric: mean Dice over the clicks of a validation, 0 where there was none yet.
+        train: the loss of the last epoch.
+        val: Dice after 0, 1, … clicks of the last validation.
+        labels: that were learnt from.
+        total_time: how long it took; empty until it is done.
+    """
+
+    name: str
+    start_ts: str
+    epoch: int
+    total_epochs: int
+    best_metric: float
+    train: dict[str, float]
+    val: dict[str, list[float]]
+    labels: int
+    total_time: str = ""
+
+
+class Training(TrainTask):
+    """Trains a model further, or anew, on the labels in the studies.
+
+    Args:
+        served: the model; what comes out takes its place.
+        settings: of the app.
+        models: all that are served: labels that only others know become background.
+    """
+
+    def __init__(
+        self, served: ServedModel, settings: AppSettings, models: Mapping[str, ServedModel]
+    ) -> None:
+        super().__init__(f"voxclick: train {served.name} on the saved labels")
+        self._served = served
+        self._settings = settings
+        self._models = models
+
+    def config(self) -> dict[str, Any]:
+        """What a client may choose; it begins as the app's configuration says."""
+        config = self._settings.train_config
+        said = _DEFAULTS if config is None else load_config(config)
+        return {
+            "pretrained": True,
+            "max_epochs": said.training.epochs,
+            "val_split": said.data.validation_fraction,
+            "learning_rate": said.training.optimizer.learning_rate,
+            "train_batch_size": said.training.batch_size,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        path = self._folder / _STATS
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train, and put the model in place when it is done.
+
+        Args:
+            request: with the settings of `config` where a client chose them.
+            datastore: with images and labels; those tagged ``final`` are learnt.
+
+        Raises:
+            VoxclickError: no labels, labels that do not fit, or settings that do not.
+        """
+        begin = time.monotonic()
+        started = datetime.now()
+        model = self._served.settings()
+        run = RunFolder(self._folder / f"run-{started:%Y%m%d-%H%M%S}")
+        config = self._config(self.config() | dict(request), model)
+        run.path.mkdir(parents=True)
+        data, count = self._write_dataset(run.path, datastore, model)
+        dataset = read_run_dataset(data, config)
+        training, validation = split(dataset, config)
+        check_cases((*training, *validation), dataset.labels, dataset.channels)
+        save_config(config, run.config)
+        trainer = Trainer(
+            config.training,
+            config.model_settings(dataset),
+            run,
+            seed=config.seed,
+            weights=config.weights,
+            cache=config.data.cache,
+            device=self._settings.device,
+        )
+        stats = TrainingStats(
+            run.path.name,
+            f"{started:%Y-%m-%d %H:%M:%S}",
+            0,
+            config.training.epochs,
+            0,
+            {},
+            {},
+            count,
+        )
+        self._write_stats(stats)
+        _logger.info("%d labels to learn, %d to validate on", len(training), len(validation))
+
+        def on_epoch(end: EpochEnd) -> None:
+            nonlocal stats
+            stats = _after(stats, end)
+            self._write_stats(stats)
+            _logger.info(_line(end))
+
+        trainer.fit(training, validation, on_epoch=on_epoch)
+        self._publish(run.model)
+        took = timedelta(seconds=round(time.monotonic() - begin))
+        stats = TrainingStats(**(asdict(stats) | {"total_time": str(took)}))
+        self._write_stats(stats)
+        _logger.info("%s is the model of %s now", self._served.name, run.path)
+        return asdict(stats)
+
+    @property
+    def _folder(self) -> Path:
+        return self._served.trained.parent
+
+    def _config(self, asked: Mapping[str, Any], model: ModelSettings) -> RunConfig:
+        """What the client chose, then the app's configuration, then what the model says."""
+        overrides = [
+            f"training.epochs={asked['max_epochs']}",
+            f"data.validation_fraction={asked['val_split']}",
+            f"training.optimizer.learning_rate={asked['learning_rate']}",
+            f"training.batch_size={asked['train_batch_size']}",
+            f"data.labels={json.dumps(model.labels)}",
+        ]
+        files = self._served.files
+        if len(files) > 1:
+            raise UsageError(
+                f"{self._served.name} is an ensemble of {len(files)} models, which are not trained "
+                "together; serve one of them by itself"
+            )
+        config = load_config(self._settings.train_config, [f"weights={files[0]}", *overrides])
+        return config if asked["pretrained"] else config.model_copy(update={"weights": None})
+
+    def _write_dataset(
+        self, folder: Path, datastore: Datastore, model: ModelSettings
+    ) -> tuple[Path, int]:
+        """A list file of the saved labels, put into the model's labels, and how many there are.
+
+        Raises:
+            DatasetError: none, or some that do not fit; all of them are named.
+        """
+        (folder / "labels").mkdir()
+        columns = [f"image_{channel}" for channel in model.channels]
+        others = other_labels(self._served, self._models)
+        rows: list[dict[str, str]] = []
+        problems: list[str] = []
+        for image_id in sorted(datastore.get_labeled_images()):
+            image = Path(datastore.get_image_uri(image_id))
+            tag = DefaultLabelTag.FINAL.value
+            label = Path(datastore.get_label_uri(image_id, tag))
+            info = datastore.get_label_info(image_id, tag)
+            path = folder / "labels" / f"{image_id}.nii.gz"
+            try:
+                images = channel_files(image, model.channels)
+                found = read_saved_label(label, info, model.labels, others, image)
+                write_label_map(found, path)
+            except VoxclickError as error:
+                problems.append(str(error))
+                continue
+            files = dict(zip(columns, map(str, images), strict=True))
+            rows.append({"name": image_id, **files, "label": str(path)})
+        if problems:
+            listed = "\n  ".join(problems)
+            raise DatasetError(f"{len(problems)} saved label(s) cannot be learnt:\n  {listed}")
+        if not rows:
+            raise DatasetError("no label is saved yet, so there is nothing to learn")
+        path = folder / "cases.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["name", *columns, "label"])
+            writer.writeheader()
+            writer.writerows(rows)
+        return path, len(rows)
+
+    def _publish(self, model: Path) -> None:
+        with replace_when_written(self._served.trained) as temporary:
+            shutil.copyfile(model, temporary)
+
+    def _write_stats(self, stats: TrainingStats) -> None:
+        with replace_when_written(self._folder / _STATS) as temporary:
+            temporary.write_text(json.dumps(asdict(stats)) + "\n", encoding="utf-8")
+
+
+def _after(stats: TrainingStats, end: EpochEnd) -> TrainingStats:
+    values = asdict(stats) | {
+        "epoch": end.epochs_done,
+        "best_metric": round(end.best_dice or 0.0, 4),
+        "train": {"loss": round(end.loss, 4)},
+    }
+    if end.dice is not None:
+        values["val"] = {"dice": [round(dice, 4) for dice in end.dice]}
+    return TrainingStats(**values)
+
+
+def _line(end: EpochEnd) -> str:
+    line = f"epoch {end.epochs_done}/{end.epochs}: loss {end.loss:.3f}"
+    if end.dice is None:
+        return line
+    return f"{line}, Dice after 0, 1, … clicks {' '.join(f'{dice:.3f}' for dice in end.dice)}"
