@@ -13,6 +13,11 @@ from voxclick.clicks import BACKGROUND
 from voxclick.errors import DatasetError
 from voxclick.evaluation.masks import check_same_grid
 
+
+class OfOtherModelsError(DatasetError):
+    """A label map of nothing but labels of other models: it tells this model nothing."""
+
+
 _ANY_LABELS = tuple(str(value) for value in range(2**16))
 
 
@@ -39,6 +44,8 @@ def read_saved_label(
 
     Raises:
         DatasetError: names that nobody knows, or that cannot be told apart.
+        OfOtherModelsError: something is there, but nothing that the model knows. That it knows
+            nothing there would be a guess: nobody may have looked for it.
         UnsupportedImageError: no label map.
         GeometryError: another grid than the image's.
     """
@@ -56,6 +63,11 @@ def read_saved_label(
         raise DatasetError(
             f"{path}: holds {', '.join(map(repr, unknown))}, but the labels are "
             f"{', '.join(labels)}; give the segments these names, or delete them, and save again"
+        )
+    if present and not any(name_of[value] in labels for value in present):
+        raise OfOtherModelsError(
+            f"{path}: holds {', '.join(repr(name_of[value]) for value in present)} alone, and none "
+            f"of {', '.join(labels[1:])}"
         )
     index_of = np.zeros(max(present, default=0) + 1, dtype=np.uint8)
     for value in present:

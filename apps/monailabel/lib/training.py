@@ -21,7 +21,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.infer import channel_files
-from lib.labels import read_saved_label
+from lib.labels import OfOtherModelsError, read_saved_label
 from lib.models import ServedModel, other_labels
 from lib.settings import AppSettings
 from voxclick import write_label_map
@@ -209,6 +209,9 @@ class Training(TrainTask):
                 images = channel_files(image, model.channels)
                 found = read_saved_label(label, info, model.labels, others, image)
                 write_label_map(found, path)
+            except OfOtherModelsError as error:
+                _logger.warning("%s; it is not learnt", error)
+                continue
             except VoxclickError as error:
                 problems.append(str(error))
                 continue
@@ -218,7 +221,10 @@ class Training(TrainTask):
             listed = "\n  ".join(problems)
             raise DatasetError(f"{len(problems)} saved label(s) cannot be learnt:\n  {listed}")
         if not rows:
-            raise DatasetError("no label is saved yet, so there is nothing to learn")
+            raise DatasetError(
+                f"there is no final label with {', '.join(model.labels[1:])} yet, so there is "
+                "nothing to learn"
+            )
         path = folder / "cases.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["name", *columns, "label"])

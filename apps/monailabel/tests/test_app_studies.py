@@ -1,0 +1,297 @@
+"""What happens to saved labels: training, scoring, batches, and what to annotate next."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import requests
+
+import voxclick
+from app_server import GRIDS, write_model
+
+LIMIT_S = 300
+
+
+def wait_for(read: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
+    """What is read, when it is as wanted."""
+    end = time.monotonic() + LIMIT_S
+    while not wanted(found := read()):
+        assert time.monotonic() < end, found
+        time.sleep(0.3)
+    return found
+
+
+def ended(task: dict[str, Any]) -> bool:
+    return task["status"] in ("DONE", "ERROR", "STOPPED")
+
+
+def save_label(client, server, image: str, *names: str, tag: str = "", values=None) -> dict:
+    """A block for each name, as 3D Slicer saves segments."""
+    geometry = nibabel.load(server.studies / f"{image}.nii.gz")
+    voxels = np.zeros(geometry.shape, np.uint8)
+    for number, _ in enumerate(names, start=1):
+        block = slice(4 * number, 4 * number + 3)
+        voxels[block, block, block] = number if values is None else values[number - 1]
+    path = server.folder / "label.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(voxels, geometry.affine), path)
+    info = [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]
+    return client.save_label(image, str(path), tag=tag, params={"label_info": info})
+
+
+def run(server, url: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Start a task of MONAI Label and wait for its end."""
+    started = requests.post(f"{server.url}{url}", json=params, timeout=60)
+    assert started.status_code == 200, started.text
+    status = f"{server.url}/{url.split('/')[1]}/"
+    status = f"{server.url}/batch/infer/" if url.startswith("/batch") else status
+    return wait_for(lambda: requests.get(status, timeout=60).json(), ended)
+
+
+# Saved labels
+
+
+def test_a_label_that_nobody_can_learn_is_kept_with_a_warning(server):
+    client = server.client("saver")
+    assert save_label(client, server, "ras", "tumor") == {"image": "ras", "label": "ras"}
+    assert save_label(client, server, "ras", "liver", "tumor") == {"image": "ras", "label": "ras"}
+    said = save_label(client, server, "ras", "Tumour")
+    assert "saved, but no model can learn it" in said["warning"]
+    assert "'Tumour'" in said["warning"]
+    assert (server.studies / "labels/final/ras.nii.gz").is_file()
+
+
+# Training
+
+
+def test_training_ends_and_its_model_is_used(server):
+    client = server.client("trainer")
+    for image in GRIDS:
+        save_label(client, server, image, "tumor")
+    model = client.info()["models"]["learns"]
+    before = client.infer("learns", "PHANTOM_001", {})[1]
+    assert client.infer("learns", "PHANTOM_001", {})[1]["windows"] == 0
+    options = client.info()["trainers"]["learns"]["config"]
+    chosen = options | {"max_epochs": 3, "val_split": 0.25, "learning_rate": 0.01}
+    task = run(server, "/train/learns", chosen)
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    assert any("epoch 3/3: loss" in line for line in task["details"])
+    info = client.info()
+    stats = info["train_stats"]["learns"]
+    assert (stats["epoch"], stats["total_epochs"], stats["labels"]) == (3, 3, 4)
+    assert stats["total_time"]
+    assert 0 <= stats["best_metric"] <= 1
+    assert len(stats["val"]["dice"]) == 6
+    assert info["models"]["learns"] == model | {
+        "description": "voxclick: learns by clicks, trained further on saved labels"
+    }
+    # the server has loaded it, and opened the session anew
+    path, after = client.infer("learns", "PHANTOM_001", {"result_extension": ".nii.gz"})
+    assert after["windows"] == before["windows"]
+    trained = server.app / "model/trained/learns/model.safetensors"
+    session = voxclick.InteractiveSession(
+        voxclick.load_model(trained, "cpu"),
+        voxclick.read_volume(server.studies / "PHANTOM_001.nii.gz"),
+    )
+    expected = session.predict().label_map.voxels
+    assert np.array_equal(np.asarray(nibabel.load(path).dataobj), expected)
+    source = voxclick.load_model(server.folder / "models/learns.safetensors", "cpu")
+    assert session.model.fingerprint != source.fingerprint
+    # it can be taken back: the source is as it was
+    assert requests.delete(f"{server.url}/model/learns", timeout=60).status_code == 200
+    assert client.info()["models"]["learns"] == model
+    assert requests.delete(f"{server.url}/model/learns", timeout=60).status_code == 404
+
+
+def test_training_can_be_stopped_and_leaves_the_model_as_it_was(server):
+    client = server.client("stopper")
+    save_label(client, server, "ras", "tumor")
+    client.train_start("tiny", {"max_epochs": 100000, "val_split": 0})
+    stats = wait_for(lambda: client.info()["train_stats"]["tiny"], lambda s: s.get("epoch", 0) > 1)
+    assert (stats["total_epochs"], stats["best_metric"], stats["total_time"]) == (100000, 0, "")
+    assert client.train_status(check_if_running=True)
+    client.infer("tiny", "ras", {"tumor": [[3, 4, 5]]})  # the server goes on meanwhile
+    client.train_stop()
+    assert client.train_status()["status"] == "STOPPED"
+    assert not client.train_status(check_if_running=True)
+    assert not (server.app / "model/trained/tiny/model.safetensors").exists()
+
+
+def test_training_without_a_fitting_label_says_so(server):
+    client = server.client("misfit")
+    save_label(client, server, "lps", "Tumour")
+    task = run(server, "/train/organs", {"max_epochs": 1})
+    save_label(client, server, "lps", "tumor")
+    assert task["status"] == "ERROR"
+    said = "\n".join(task["details"])
+    assert "saved label(s) cannot be learnt" in said
+    assert "lps.nii.gz: holds 'Tumour', but the labels are background, liver, tumor" in said
+
+
+# Scoring and batches
+
+
+def test_first_predictions_are_scored_against_final_labels(server):
+    client = server.client("scorer")
+    save_label(client, server, "ras", "tumor")
+    save_label(client, server, "ras", "tumor", tag="original")
+    save_label(client, server, "lps", "tumor")
+    save_label(client, server, "lps", tag="original")
+    task = run(server, "/scoring/masks", {"model": "tiny"})
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    said = "\n".join(task["details"])
+    assert "ras: Dice 1.0000" in said
+    assert "lps: Dice 0.0000" in said
+    result = json.loads(said.partition("Result: ")[2])
+    assert result["masks"] == 2
+    assert result["dice"]["mean"] == 0.5
+    table = server.studies / "labels/scores/original-against-final.csv"
+    assert table.read_text().splitlines()[1].startswith("lps,0.0")
+    assert result["table"] == str(table)
+
+
+def test_a_batch_leaves_first_predictions(server):
+    client = server.client("batch")
+    params = {"images": ["flipped", "oblique"]}
+    task = run(server, "/batch/infer/tiny_auto", params)
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    for image in params["images"]:
+        path, _ = client.infer("tiny_auto", image, {"result_extension": ".nii.gz"})
+        expected = np.asarray(nibabel.load(path).dataobj)
+        found = nibabel.load(server.studies / f"labels/original/{image}.nii.gz")
+        assert np.array_equal(np.asarray(found.dataobj), expected)
+        info = client.datastore()["objects"][image]["labels"]["original"]["info"]
+        # 3D Slicer reads the names there
+        assert list(info["params"]["label_names"]) == ["background", "tumor"]
+
+
+# What to annotate next
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """A datastore of five images; the third is large and most uncertain."""
+    local = pytest.importorskip("monailabel.datastore.local")
+    rng = np.random.default_rng(2)
+    for name in ("a", "b", "c", "pair_0000", "pair_0001"):
+        voxels = rng.uniform(size=(20, 20, 20)).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    return local.LocalDatastore(str(tmp_path))
+
+
+@pytest.fixture
+def annotating(tmp_path):
+    """Models, and what finds their uncertainty."""
+    pytest.importorskip("monailabel")
+    from lib.active_learning import Uncertainty
+    from lib.infer import Sessions
+    from lib.models import ServedModel
+    from lib.settings import AppSettings
+
+    settings = AppSettings(device="cpu")
+    folder = tmp_path / "models"
+    models = {
+        name: ServedModel(
+            name,
+            write_model(folder / f"{name}.safetensors", seed=seed),
+            folder / name / "model.safetensors",
+            settings,
+        )
+        for seed, name in enumerate(("one", "two"))
+    }
+    return models, Uncertainty(tmp_path / "uncertainty", Sessions(settings))
+
+
+def true_uncertainty(model: Path, studies) -> dict[str, float]:
+    loaded = voxclick.load_model(model, "cpu")
+    return {
+        name: voxclick.InteractiveSession(
+            loaded, voxclick.read_volume(studies.get_image_uri(name))
+        ).uncertainty()
+        for name in ("a", "b", "c", "pair_0000")
+    }
+
+
+@pytest.mark.parametrize("model", ["one", "two"])
+def test_the_most_uncertain_image_comes_first(model, studies, annotating):
+    from lib.active_learning import FindUncertainty, MostUncertain
+
+    models, uncertainty = annotating
+    expected = true_uncertainty(models[model].source, studies)
+    strategy = MostUncertain(models, uncertainty, seconds=60)
+    sample = strategy({"model": model, "client_id": "anna"}, studies)
+    best = max(expected, key=expected.__getitem__)
+    assert sample == {"id": best, "weight": expected[best], "unknown": 0}
+    assert FindUncertainty(models, uncertainty)({"model": model}, studies) == expected
+    # an image with a final label is done
+    label = Path(studies.get_image_uri(best))
+    studies.save_label(best, str(label), "final", {})
+    left = {name: value for name, value in expected.items() if name != best}
+    sample = strategy({"model": model}, studies)
+    assert sample["id"] == max(left, key=left.__getitem__)
+
+
+def test_without_time_only_what_is_known_counts(studies, annotating):
+    from lib.active_learning import MostUncertain
+
+    models, uncertainty = annotating
+    hasty = MostUncertain(models, uncertainty, seconds=0)
+    assert hasty({}, studies) == {"id": "a", "weight": None, "unknown": 4}
+    path = Path(studies.get_image_uri("b"))
+    found = uncertainty.find(models["one"], "b", path, None)
+    assert hasty({}, studies) == {"id": "b", "weight": found, "unknown": 3}
+    # another model has not looked at it, and nobody at the image as it is now
+    assert hasty({"model": "two"}, studies)["weight"] is None
+    path.write_bytes(Path(studies.get_image_uri("c")).read_bytes())
+    assert hasty({}, studies)["unknown"] == 4
+
+
+def test_images_that_cannot_be_read_are_passed_over(studies, annotating):
+    from lib.active_learning import MostUncertain
+
+    models, uncertainty = annotating
+    strategy = MostUncertain(models, uncertainty, seconds=60)
+    for name in ("a", "b", "c"):
+        Path(studies.get_image_uri(name)).write_bytes(b"no image")
+    assert strategy({}, studies)["id"] == "pair_0000"
+    Path(studies.get_image_uri("pair_0000")).write_bytes(b"no image")
+    assert strategy({}, studies) is None
+
+
+def test_any_image_is_one_that_nobody_was_given(studies):
+    from lib.active_learning import AnyImage
+
+    strategy, given = AnyImage(), set()
+    for _ in range(4):
+        name = strategy({}, studies)["id"]
+        given.add(name)
+        studies.update_image_info(name, {"strategy": {"random": {"ts": 1}}})
+    assert given == {"a", "b", "c", "pair_0000"}  # the other channel is no image of its own
+    assert strategy({}, studies)["id"] in given
+    for name in given:
+        studies.save_label(name, studies.get_image_uri(name), "final", {})
+    assert strategy({}, studies) is None
+
+
+def test_next_sample_through_the_server(server):
+    from monailabel.client.client import MONAILabelClientException
+
+    client = server.client("next")
+    sample = client.next_sample("most_uncertain", {"model": "tiny"})
+    assert (server.studies / f"{sample['id']}.nii.gz").samefile(sample["path"])
+    # whoever was given it has its first prediction already
+    assert client.infer("tiny", sample["id"], {})[1]["windows"] == 0
+    for strategy, params in (("first", {}), ("most_uncertain", {"model": "nothing"})):
+        with pytest.raises(MONAILabelClientException, match=""):
+            client.next_sample(strategy, params)
+    broken = requests.post(
+        f"{server.url}/activelearning/most_uncertain", json={"model": "broken"}, timeout=60
+    )
+    assert broken.status_code == 500
+    assert "not a safetensors file" in broken.json()["detail"]
