@@ -65,6 +65,7 @@ class VoxclickApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self._settings = AppSettings.of_conf(conf or {})
+        load_config(self._settings.train_config)  # said now, not when somebody trains
         self._models = find_models(self._settings, Path(app_dir) / "model")
         is_remote = studies.startswith(("http://", "https://"))
         records = Path(app_dir) / "model" / "records" if is_remote else Path(studies) / "labels"
