@@ -31,6 +31,7 @@ from lib.models import ALONE, find_models, other_labels
 from lib.scoring import Masks
 from lib.settings import AppSettings
 from lib.training import Training
+from voxclick.config import load_config
 from voxclick.errors import ModelFileError, VoxclickError
 
 _logger = logging.getLogger(__name__)
