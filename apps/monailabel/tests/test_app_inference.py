@@ -10,7 +10,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import requests
 import SimpleITK as sitk
 import torch
 
@@ -20,6 +19,8 @@ from voxclick.cli.main import main
 from voxclick.clicks import read_click_log
 from voxclick.simulation import LargestError, MaxSteps, SimulatedUser
 from voxclick.weights import PHANTOM_PET
+
+requests = pytest.importorskip("requests", reason="comes with MONAI Label")
 
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint8", "label": "tumor"}
 """What 3D Slicer puts into every request of its."""
@@ -185,15 +186,21 @@ def test_app_command_and_python_make_the_same_mask(grid, suffix, server, tmp_pat
     assert np.array_equal(by_command, in_python)
 
 
-def test_a_click_marks_its_voxel_on_every_grid(server):
-    """Against a mirrored or swapped axis: a click that counts lies where it was told."""
-    for grid in GRIDS:
-        image = server.studies / f"{grid}.nii.gz"
-        session = local_session(PHANTOM_PET, image)
-        for voxel in ([3, 15, 5], [19, 2, 21]):
-            session.set_clicks([voxclick.Click(tuple(voxel), "tumor")])
-            read, _ = answer(server.client("voxel"), "phantom-pet", grid, {"tumor": [voxel]})
-            assert np.array_equal(voxels_of(read), session.predict().label_map.voxels)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_click_is_where_slicer_shows_it(grid, server):
+    """3D Slicer turns a place in the patient into a voxel as ITK does."""
+    image = server.studies / f"{grid}.nii.gz"
+    itk_image = sitk.ReadImage(str(image))
+    session = local_session(PHANTOM_PET, image)
+    client = server.client("voxel")
+    for voxel in ([3, 15, 5], [19, 2, 21]):
+        x, y, z = itk_image.TransformIndexToPhysicalPoint(voxel)
+        session.reset()
+        for _ in session.click((-x, -y, z), "tumor", space="ras"):
+            pass
+        read, _ = answer(client, "phantom-pet", grid, {"tumor": [voxel]})
+        assert voxels_of(read)[tuple(voxel)] == 1
+        assert np.array_equal(voxels_of(read), session.predict().label_map.voxels)
 
 
 # Labels
@@ -316,6 +323,17 @@ def test_the_clicks_of_every_request_are_logged(server, tmp_path):
     people = json.loads((tmp_path / "scores/people.json").read_text())
     assert people["annotators"] == ["writer"]
     assert (tmp_path / "scores/logs.csv").read_text().splitlines()[1].startswith("lps,writer,3,1,")
+    # and sets a simulated user beside the person
+    cases = tmp_path / "cases.csv"
+    cases.write_text(f"name,image,label\nlps,{server.studies}/lps.nii.gz,{truth}/lps.nii.gz\n")
+    model = server.folder / "models/tiny.safetensors"
+    words = ["metrics", "--click-logs", logs, "--model", model, "--images", cases]
+    words += ["--device", "cpu", "--out", tmp_path / "people"]
+    assert main([str(word) for word in words]) == 0
+    people = json.loads((tmp_path / "people/people.json").read_text())
+    # the clicks that stand make the mask that was saved
+    assert people["person"]["dice"][-1] == 1
+    assert len(people["simulated"]["dice"]) == len(people["person"]["dice"]) == 3
 
 
 # What is wrong

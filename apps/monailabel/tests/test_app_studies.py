@@ -11,10 +11,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import requests
 
 import voxclick
 from app_server import GRIDS, write_model
+
+requests = pytest.importorskip("requests", reason="comes with MONAI Label")
 
 LIMIT_S = 300
 
