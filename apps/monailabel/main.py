@@ -6,8 +6,10 @@ docs/how-to/3d-slicer.md says how to install and use it.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -23,16 +26,23 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import strtobool
 
 import voxclick
-from lib.active_learning import AnyImage, FindUncertainty, MostUncertain, Uncertainty
-from lib.clicks import ClickRecorder
-from lib.infer import SegmentationTask, Sessions
+from lib.active_learning import (
+    AnyImage,
+    FindUncertainty,
+    MostUncertain,
+    Uncertainty,
+    without_later_channels,
+)
+from lib.clicks import ClickRecorder, client_of
+from lib.infer import RequestedImage, SegmentationTask, Sessions
 from lib.labels import read_saved_label
-from lib.models import ALONE, find_models, other_labels
-from lib.scoring import Masks
+from lib.models import ALONE, ServedModel, find_models, other_labels
+from lib.scoring import Masks, tag_of
 from lib.settings import AppSettings
 from lib.training import Training
+from voxclick.clicks import BACKGROUND
 from voxclick.config import load_config
-from voxclick.errors import ModelFileError, VoxclickError
+from voxclick.errors import ModelFileError, UsageError, VoxclickError
 
 _logger = logging.getLogger(__name__)
 
@@ -47,9 +57,47 @@ def _answered() -> Iterator[None]:
     except VoxclickError as error:
         raise HTTPException(400, str(error)) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise HTTPException(500, f"there is not enough memory for this image: {error}") from error
+        raise HTTPException(500, f"there is not enough memory for this: {error}") from error
     except OSError as error:
         raise HTTPException(500, f"a file cannot be read or written: {error}") from error
+
+
+class Batch(BatchInferTask):
+    """MONAI Label's task for many images, each segmented alone; a bad one does not stop the others.
+
+    Args:
+        models: that are served, by name.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+        self._models = models
+
+    def get_images(self, request: Mapping[str, Any], datastore: Datastore) -> list[str]:
+        images = super().get_images(request, datastore)
+        name = str(request["model"]).removesuffix(ALONE)
+        if len(self._models[name].settings().channels) == 1:
+            return images
+        return without_later_channels(images)
+
+    def __call__(
+        self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., dict[str, Any]]
+    ) -> dict[str, Any]:
+        name = str(request.get("model")).removesuffix(ALONE)
+        if name not in self._models:
+            raise _not_there("model", name, self._models)
+        request = {**request, "model": f"{name}{ALONE}"}
+        if not torch.cuda.is_available():
+            request["multi_gpu"] = False  # it would divide the images among GPUs, even among none
+
+        def infer_one(of_image: dict[str, Any], among: Datastore) -> dict[str, Any]:
+            try:
+                return infer(of_image, among)
+            except HTTPException as error:
+                _logger.warning("%s is passed over: %s", of_image["image"], error.detail)
+                return {"error": error.detail}
+
+        with _answered():
+            return super().__call__(request, datastore, infer_one)
 
 
 class VoxclickApp(MONAILabelApp):
@@ -70,13 +118,12 @@ class VoxclickApp(MONAILabelApp):
         self._models = find_models(self._settings, Path(app_dir) / "model")
         is_remote = studies.startswith(("http://", "https://"))
         records = Path(app_dir) / "model" / "records" if is_remote else Path(studies) / "labels"
-        self._recorder = ClickRecorder(self._settings.clicks or records / "clicks")
+        clicks = self._settings.clicks or records / "clicks"
+        self._recorder = ClickRecorder(clicks)
+        self._session_recorder = ClickRecorder(clicks / "sessions")
         self._open_sessions = Sessions(self._settings)
         self._uncertainty = Uncertainty(records / "uncertainty", self._open_sessions)
         self._scores = records / "scores"
-        for served in self._models.values():
-            what = served.trained if served.is_trained_further else served.source
-            _logger.info("model %s: %s", served.name, what)
         super().__init__(
             app_dir,
             studies,
@@ -90,8 +137,10 @@ class VoxclickApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         tasks: dict[str, InferTask] = {}
         for name, served in self._models.items():
-            tasks[name] = SegmentationTask(served, self._open_sessions, self._recorder)
-            tasks[f"{name}{ALONE}"] = SegmentationTask(served, self._open_sessions, None)
+            for listed_as, interactive in ((name, True), (f"{name}{ALONE}", False)):
+                tasks[listed_as] = SegmentationTask(
+                    served, self._models, self._open_sessions, interactive=interactive
+                )
         return tasks
 
     def init_trainers(self) -> dict[str, TrainTask]:
@@ -113,6 +162,24 @@ class VoxclickApp(MONAILabelApp):
             "uncertainty": FindUncertainty(self._models, self._uncertainty),
         }
 
+    def init_batch_infer(self) -> Batch:
+        return Batch(self._models)
+
+    def info(self) -> dict[str, Any]:
+        """As MONAI Label has it, in an order that 3D Slicer's module understands.
+
+        It numbers the segments that it saves by their place among the labels, so background comes
+        last; and of all trainings it shows the first, so that is the latest one.
+        """
+        info = super().info()
+        labels = [label for label in info["labels"] if label != BACKGROUND]
+        trainings = {name: stats for name, stats in info["train_stats"].items() if stats}
+        latest = sorted(trainings, key=lambda name: trainings[name]["start_ts"], reverse=True)
+        return info | {
+            "labels": [*labels, BACKGROUND],
+            "train_stats": {name: trainings[name] for name in latest},
+        }
+
     def infer(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
@@ -127,28 +194,27 @@ class VoxclickApp(MONAILabelApp):
         """
         datastore = datastore or self.datastore()
         task = self._infers.get(str(request.get("model")))
-        if task is None:
-            listed = ", ".join(self._infers)
-            raise HTTPException(
-                404, f"there is no model {request.get('model')!r}; there are {listed}"
-            )
-        name, path = self._image(request, datastore)
+        if not isinstance(task, SegmentationTask):
+            raise _not_there("model", request.get("model"), self._infers)
+        image = self._image(request, datastore)
+        recorder = self._recorder if image.in_studies else self._session_recorder
         with _answered():
-            file, params = task({**request, "image": str(path), "image_id": name})
-        tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL.value
-        label = file
-        if strtobool(request.get("save_label", False)) and name in datastore.list_images():
-            info = {"model": request["model"], "params": params}
-            label = datastore.save_label(name, file, tag, info)
+            tag = tag_of(request, "label_tag", DefaultLabelTag.ORIGINAL)
+            save = _is_true(request, "save_label") and image.in_studies
+            try:
+                file, params = task({**request, "image": image}, recorder)
+            except (MemoryError, torch.OutOfMemoryError):
+                self._open_sessions.close_idle()
+                file, params = task({**request, "image": image}, recorder)
+            label = file
+            if save:
+                info = {"model": request["model"], "params": params}
+                try:
+                    label = datastore.save_label(str(image.name), file, tag, info)
+                except BaseException:
+                    Path(file).unlink()
+                    raise
         return {"label": label, "tag": tag, "file": file, "params": params}
-
-    def batch_infer(
-        self, request: Mapping[str, Any], datastore: Datastore | None = None
-    ) -> dict[str, Any]:
-        """As MONAI Label does it, which would divide the images among GPUs where there are none."""
-        if not torch.cuda.is_available():
-            request = {**request, "multi_gpu": False}
-        return super().batch_infer(request, datastore)
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with _answered():
@@ -170,13 +236,13 @@ class VoxclickApp(MONAILabelApp):
         name = request.get("strategy") or "random"
         strategy = self._strategies.get(name)
         if strategy is None:
-            listed = ", ".join(self._strategies)
-            raise HTTPException(404, f"there is no strategy {name!r}; there are {listed}")
+            raise _not_there("strategy", name, self._strategies)
         with _answered():
+            client = client_of(request)
             sample = strategy(request, self.datastore())
         if not sample:
             return {}
-        self._recorder.open(sample["id"], request.get("client_id"))
+        self._recorder.open(sample["id"], client)
         return {**sample, "path": self.datastore().get_image_uri(sample["id"])}
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, str]:
@@ -203,21 +269,55 @@ class VoxclickApp(MONAILabelApp):
         _logger.warning("%s", problem)
         return {"warning": f"saved, but no model can learn it: {problem}"}
 
-    def _image(self, request: Mapping[str, Any], datastore: Datastore) -> tuple[str, Path]:
-        """Name and file of the image that a request asks for.
+    def _image(self, request: Mapping[str, Any], datastore: Datastore) -> RequestedImage:
+        """The image that a request asks for.
+
+        Whatever stands in the request, a client may have put there: also what MONAI Label itself
+        puts there for sessions and uploads.
 
         Raises:
             HTTPException: there is no such image.
         """
-        asked = str(request.get("image") or "")
-        if asked in datastore.list_images():
-            return asked, Path(datastore.get_image_uri(asked))
-        path = Path(asked)
-        of_session = isinstance(request.get("session"), dict) and request["session"].get("image")
-        is_upload = path.parent == Path(tempfile.gettempdir()) and path.name.startswith("tmp")
-        if path.is_file() and (is_upload or of_session == asked):
-            return path.name.split(".")[0], path
+        if "session" in request:
+            return self._image_of_session(request["session"])
+        asked = request.get("image")
+        if isinstance(asked, str) and asked in datastore.list_images():
+            return RequestedImage(Path(datastore.get_image_uri(asked)), asked, in_studies=True)
+        if isinstance(asked, str) and _is_upload(Path(asked)):
+            return RequestedImage(Path(asked), None, in_studies=False)
         raise HTTPException(
             404,
             f"there is no image {asked!r} in the studies; GET /datastore/?output=all lists them",
         )
+
+    def _image_of_session(self, told: object) -> RequestedImage:
+        """The image of one of MONAI Label's sessions, found by its name alone."""
+        name = str(told.get("name")) if isinstance(told, dict) else ""
+        session = None
+        if self.sessions() is not None and re.fullmatch(r"[\w-]+", name):
+            session = self.sessions().get_session(name)
+        if session is None:
+            raise HTTPException(404, "there is no such session; upload the image again")
+        return RequestedImage(Path(session.image), name, in_studies=False)
+
+
+def _not_there(what: str, name: object, names: Iterable[str]) -> HTTPException:
+    return HTTPException(404, f"there is no {what} {name!r}; there are {', '.join(names)}")
+
+
+def _is_upload(path: Path) -> bool:
+    """Whether this is a file that MONAI Label has just made for an image that was sent along."""
+    return (
+        path.parent == Path(tempfile.gettempdir())
+        and re.fullmatch(r"tmp[a-z0-9_]{8}(\.\w+)*", path.name) is not None
+        and not path.is_symlink()
+        and path.is_file()
+        and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())
+    )
+
+
+def _is_true(request: Mapping[str, Any], key: str) -> bool:
+    try:
+        return bool(strtobool(request.get(key, False)))
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{key} says {request[key]!r}; expected true or false") from error

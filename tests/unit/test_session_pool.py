@@ -134,3 +134,14 @@ def test_threads_take_turns():
         thread.join()
     assert most == 1
     assert opener.count == 1
+
+
+def test_sessions_are_closed_by_their_keys_unless_in_use():
+    pool, opener = SessionPool(100), Opener()
+    for key in ("a1", "a2", "b1"):
+        use(pool, key, opener)
+    with pool.lease("a1", 0, opener):
+        pool.close(lambda key: str(key).startswith("a"))
+        assert len(pool) == 2
+    pool.close()
+    assert len(pool) == 0

@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,19 @@ _LATER_CHANNEL = re.compile(r"(?P<name>.+)_(?!0000)\d{4}")
 
 def images_to_annotate(datastore: Datastore) -> list[str]:
     """The images without a final label, sorted; of several channels, the first one."""
-    known = set(datastore.list_images())
+    all_images = set(without_later_channels(datastore.list_images()))
+    return sorted(image for image in datastore.get_unlabeled_images() if image in all_images)
+
+
+def without_later_channels(images: Iterable[str]) -> list[str]:
+    """Images without ``NAME_0001``, … where there is a ``NAME_0000``."""
+    known = dict.fromkeys(images)
 
     def is_later_channel(image: str) -> bool:
         match = _LATER_CHANNEL.fullmatch(image)
         return match is not None and f"{match['name']}_0000" in known
 
-    return sorted(i for i in datastore.get_unlabeled_images() if not is_later_channel(i))
+    return [image for image in known if not is_later_channel(image)]
 
 
 class Uncertainty:
@@ -66,22 +72,19 @@ class Uncertainty:
             return None
         return entry["uncertainty"]
 
-    def find(self, served: ServedModel, name: str, image: Path, client: str | None) -> float:
+    def find(self, served: ServedModel, name: str, image: Path) -> float:
         """Look at one image, and remember it.
 
         Args:
             served: the model.
             name: of the image.
             image: its file.
-            client: whose session it is, which then has its first prediction.
 
         Raises:
             VoxclickError: the image or the model cannot be read.
         """
         version = self._version(served, image)
-        with self._sessions.lease(served, image, client) as session:
-            session.set_clicks([])
-            uncertainty = session.uncertainty()
+        uncertainty = self._sessions.open(served, image).uncertainty()
         path = self._path(served)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -132,7 +135,7 @@ class MostUncertain(Strategy):
         """Choose an image.
 
         Args:
-            request: ``model`` and ``client_id``.
+            request: ``model``.
             datastore: with the images.
 
         Returns:
@@ -154,7 +157,7 @@ class MostUncertain(Strategy):
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None and time.monotonic() < end:
-                    value = self._uncertainty.find(served, name, path, request.get("client_id"))
+                    value = self._uncertainty.find(served, name, path)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
                 continue
@@ -215,7 +218,7 @@ class FindUncertainty(ScoringMethod):
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None:
-                    value = self._uncertainty.find(served, name, path, None)
+                    value = self._uncertainty.find(served, name, path)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
                 continue

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import blake2b
@@ -15,7 +15,7 @@ from typing import Any
 
 from voxclick import Click
 from voxclick.clicks import BACKGROUND, ClickLog, read_click_log, write_click_log
-from voxclick.errors import ClickError
+from voxclick.errors import ClickError, UsageError
 
 _logger = logging.getLogger(__name__)
 
@@ -28,13 +28,17 @@ class RequestedClicks:
     clicks: all of them, in voxels of the image.
     single_label: the label that foreground and background were clicked for, where the request has
         that form: its answer is a mask of this label alone. None for points by label.
+    ignored: labels with points that only other models know.
     """
 
     clicks: tuple[Click, ...]
     single_label: str | None = None
+    ignored: tuple[str, ...] = ()
 
 
-def clicks_of_request(request: Mapping[str, Any], labels: Sequence[str]) -> RequestedClicks:
+def clicks_of_request(
+    request: Mapping[str, Any], labels: Sequence[str], others: Collection[str] = ()
+) -> RequestedClicks:
     """Read the clicks of a request for inference, in either form that 3D Slicer sends.
 
     ``{"tumor": [[i, j, k], …], "background": […]}``: a list of points for each label (DeepEdit).
@@ -43,6 +47,7 @@ def clicks_of_request(request: Mapping[str, Any], labels: Sequence[str]) -> Requ
     Args:
         request: with much else beside the clicks.
         labels: of the model, background first.
+        others: labels of other models. 3D Slicer sends the points of all labels to every model.
 
     Raises:
         ClickError: points for a label that the model does not know, or that are no voxels.
@@ -51,13 +56,15 @@ def clicks_of_request(request: Mapping[str, Any], labels: Sequence[str]) -> Requ
         label = _single_label(request.get("label"), labels[1:])
         points = {label: request[_FOREGROUND], BACKGROUND: request.get(BACKGROUND)}
         return RequestedClicks(_clicks(points), label)
-    unknown = [key for key, value in request.items() if key not in labels and _are_points(value)]
+    foreign = [key for key, value in request.items() if key not in labels and _are_points(value)]
+    unknown = [key for key in foreign if key not in others]
     if unknown:
         raise ClickError(
             f"there are clicks for {', '.join(map(repr, unknown))}, which the model does not "
             f"know; it knows {', '.join(labels)}"
         )
-    return RequestedClicks(_clicks({label: request.get(label) for label in labels}))
+    clicks = _clicks({label: request.get(label) for label in labels})
+    return RequestedClicks(clicks, ignored=tuple(foreign))
 
 
 def _single_label(asked: object, foreground: Sequence[str]) -> str:
@@ -103,14 +110,30 @@ def _is_point(value: Any) -> bool:
     )
 
 
+def client_of(request: Mapping[str, Any]) -> str | None:
+    """Who asks; None if the request does not say.
+
+    Raises:
+        UsageError: something else than a name.
+    """
+    client = request.get("client_id")
+    if client is None or client == "":
+        return None
+    if not isinstance(client, str):
+        raise UsageError(f"client_id says {client!r}; expected a name")
+    return client
+
+
 @dataclass
 class _Sitting:
     """Attributes:
+    path: of the log.
     log: so far.
     seconds_before: what the log's clock stood at when the image was opened.
     opened: when that was, on the recorder's clock.
     """
 
+    path: Path
     log: ClickLog
     seconds_before: float
     opened: float
@@ -136,8 +159,11 @@ class ClickRecorder:
     def open(self, image: str, client: str | None) -> None:
         """A client begins to look at an image, for the first time or again."""
         known = self._sittings.get((image, client))
-        log = self._log_on_disk(image, client) if known is None else known.log
-        self._sittings[image, client] = _Sitting(log, _end_of(log), self._clock())
+        if known is None:
+            path, log = self._log_on_disk(image, client)
+        else:
+            path, log = known.path, known.log
+        self._sittings[image, client] = _Sitting(path, log, _end_of(log), self._clock())
 
     def record(self, image: str, client: str | None, clicks: Sequence[Click]) -> None:
         """The clicks of a client in an image, as they are now.
@@ -150,30 +176,36 @@ class ClickRecorder:
         sitting = self._sittings[image, client]
         seconds = round(sitting.seconds_before + self._clock() - sitting.opened, 3)
         log = sitting.log.followed_by(clicks, seconds)
-        path = self._path(image, client)
-        if log != sitting.log or not path.exists():
-            write_click_log(log, path)
+        if log != sitting.log or not sitting.path.exists():
+            write_click_log(log, sitting.path)
         sitting.log = log
 
-    def _log_on_disk(self, image: str, client: str | None) -> ClickLog:
-        path = self._path(image, client)
+    def _log_on_disk(self, image: str, client: str | None) -> tuple[Path, ClickLog]:
+        """The file for a log, and what it holds."""
         started = datetime.now(timezone.utc)
-        if path.exists():
+        for path in _paths(self._folder, image, client):
+            if not path.exists():
+                return path, ClickLog(image, (), client, started)
             try:
-                return read_click_log(path)
+                log = read_click_log(path)
             except ClickError as error:
                 aside = path.with_name(f"{path.name}.{started:%Y%m%dT%H%M%S}.unreadable")
                 _logger.warning("%s; it is kept as %s", error, aside.name)
                 path.rename(aside)
-        return ClickLog(image, (), client, started)
+                return path, ClickLog(image, (), client, started)
+            if (log.case, log.annotator) == (image, client):
+                return path, log
+        raise AssertionError("no two have the same digest")
 
-    def _path(self, image: str, client: str | None) -> Path:
-        """A client may call itself anything; a file may not, and no two the same."""
-        name = image if client is None else f"{image}_{client}"
-        safe = re.sub(r"[^\w.-]", "-", name)
-        if safe != name:
-            safe += "-" + blake2b(name.encode(), digest_size=3).hexdigest()
-        return self._folder / f"{safe}.json"
+
+def _paths(folder: Path, image: str, client: str | None) -> Iterator[Path]:
+    """Where a log may lie: a client may call itself anything, and a file may be another's."""
+    name = image if client is None else f"{image}_{client}"
+    if re.fullmatch(r"[\w.-]{1,100}", name):
+        yield folder / f"{name}.json"
+    digest = blake2b(f"{image}\0{client or ''}".encode(), digest_size=6).hexdigest()
+    safe = re.sub(r"[^\w.-]", "-", name)[:100]
+    yield folder / f"{safe}-{digest}.json"
 
 
 def _end_of(log: ClickLog) -> float:

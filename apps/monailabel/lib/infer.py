@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from lib.clicks import ClickRecorder, RequestedClicks, clicks_of_request
-from lib.models import LoadedModel, ServedModel, stamp_of
+from lib.clicks import ClickRecorder, RequestedClicks, clicks_of_request, client_of
+from lib.models import LoadedModel, ServedModel, other_labels, stamp_of
 from lib.settings import AppSettings
-from voxclick import InteractiveSession, LabelMap, Volume, read_volume, write_label_map
+from voxclick import Click, InteractiveSession, LabelMap, read_volume, write_label_map
 from voxclick.errors import GeometryError, UnsupportedImageError, UsageError, VoxclickError
 from voxclick.io import IMAGE_SUFFIXES, files_of
 from voxclick.session import SessionPool
@@ -42,11 +42,12 @@ class Sessions:
     def __init__(self, settings: AppSettings) -> None:
         self._settings = settings
         self._pool = SessionPool(int(settings.sessions_gib * 2**30))
+        self._versions: dict[str, Hashable] = {}
 
     def lease(
         self, served: ServedModel, image: Path, client: str | None, radius_mm: float = 0.0
     ) -> AbstractContextManager[InteractiveSession]:
-        """A session for the time of a ``with`` block; see `SessionPool.lease`.
+        """A session for the time of a ``with`` block, which stays open; see `SessionPool.lease`.
 
         Args:
             served: the model.
@@ -60,20 +61,35 @@ class Sessions:
             UnsupportedImageError: the image cannot be read.
         """
         loaded = served.load()
+        if self._versions.setdefault(served.name, loaded.version) != loaded.version:
+            # sessions of the model as it was would keep its weights
+            self._pool.close(lambda key: isinstance(key, tuple) and key[0] == served.name)
+            self._versions[served.name] = loaded.version
         files = channel_files(image, loaded.model.settings.channels)
         version: Hashable = (loaded.version, stamp_of(f for path in files for f in files_of(path)))
+        key = (served.name, image, client, radius_mm)
+        return self._pool.lease(key, version, lambda: self._open(loaded, files, radius_mm))
 
-        def open_session() -> InteractiveSession:
-            return self._open(loaded, [read_volume(path) for path in files], radius_mm)
+    def open(self, served: ServedModel, image: Path, radius_mm: float = 0.0) -> InteractiveSession:
+        """A session for once, which takes no other's place.
 
-        return self._pool.lease((served.name, image, client, radius_mm), version, open_session)
+        Raises:
+            VoxclickError: as for `lease`.
+        """
+        loaded = served.load()
+        files = channel_files(image, loaded.model.settings.channels)
+        return self._open(loaded, files, radius_mm)
+
+    def close_idle(self) -> None:
+        """Close all sessions that are not in use: somebody needs the memory."""
+        self._pool.close()
 
     def _open(
-        self, loaded: LoadedModel, volumes: Sequence[Volume], radius_mm: float
+        self, loaded: LoadedModel, files: Sequence[Path], radius_mm: float
     ) -> InteractiveSession:
         return InteractiveSession(
             loaded.model,
-            volumes,
+            [read_volume(path) for path in files],
             loaded.inference,
             self._settings.cache,
             radius_mm=radius_mm or None,
@@ -81,17 +97,17 @@ class Sessions:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
+@dataclass(frozen=True)
+class RequestedImage:
     """Attributes:
-    label_map: on the image's grid.
-    seconds: by step, as MONAI Label calls them.
-    windows: how many ran through the network.
+    path: of its file.
+    name: in the studies, or of MONAI Label's session; None for one that was sent along.
+    in_studies: whether labels can be saved for it.
     """
 
-    label_map: LabelMap
-    seconds: dict[str, float]
-    windows: int
+    path: Path
+    name: str | None
+    in_studies: bool
 
 
 class SegmentationTask(InferTask):
@@ -99,26 +115,32 @@ class SegmentationTask(InferTask):
 
     Args:
         served: the model.
+        models: all that are served; clicks for labels that only others know are left out.
         sessions: that answer.
-        recorder: of clicks; None for segmentation without any.
+        interactive: whether it takes clicks.
     """
 
     def __init__(
-        self, served: ServedModel, sessions: Sessions, recorder: ClickRecorder | None
+        self,
+        served: ServedModel,
+        models: Mapping[str, ServedModel],
+        sessions: Sessions,
+        *,
+        interactive: bool,
     ) -> None:
-        kind = InferType.SEGMENTATION if recorder is None else InferType.DEEPEDIT
-        super().__init__(kind, None, 3, "", {} if recorder is None else {"radius_mm": 0.0})
+        kind = InferType.DEEPEDIT if interactive else InferType.SEGMENTATION
+        super().__init__(kind, None, 3, "", {"radius_mm": 0.0} if interactive else {})
         self._served = served
+        self._models = models
         self._sessions = sessions
-        self._recorder = recorder
+        self._interactive = interactive
 
     def info(self) -> dict[str, Any]:
         labels = self._served.settings().labels
-        what = "without clicks" if self._recorder is None else "by clicks"
+        what = "by clicks" if self._interactive else "without clicks"
         further = ", trained further on saved labels" if self._served.is_trained_further else ""
         return {
             "type": self.type,
-            # background last: 3D Slicer numbers the segments that it saves by their place
             "labels": [*labels[1:], labels[0]],
             "dimension": self.dimension,
             "description": f"voxclick: {self._served.name} {what}{further}",
@@ -132,7 +154,7 @@ class SegmentationTask(InferTask):
         except VoxclickError as error:
             _logger.error("model %s: %s", self._served.name, error)
             return False
-        return self._recorder is None or settings.guidance is not None
+        return settings.guidance is not None or not self._interactive
 
     def get_path(self, validate: bool = True) -> str | None:
         """Of what was trained further, which clients may replace or delete; never of its source."""
@@ -142,13 +164,15 @@ class SegmentationTask(InferTask):
         trained.parent.mkdir(parents=True, exist_ok=True)
         return str(trained)
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def __call__(
+        self, request: Mapping[str, Any], recorder: ClickRecorder | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """Answer a request.
 
         Args:
-            request: with ``image`` (a file), ``image_id`` (its name), ``client_id``, clicks in
-                voxels of the image (see `clicks_of_request`), ``result_extension`` and
-                ``radius_mm``.
+            request: with ``image`` (a `RequestedImage`), ``client_id``, clicks in voxels of the
+                image (see `clicks_of_request`), ``result_extension`` and ``radius_mm``.
+            recorder: of the clicks.
 
         Returns:
             A file with the mask as uint8 on the image's grid, which the caller deletes, and the
@@ -158,48 +182,69 @@ class SegmentationTask(InferTask):
             VoxclickError: a click, image, model or setting that is wrong.
         """
         begin = time.perf_counter()
-        image = Path(request["image"])
-        suffix = _result_suffix(request.get("result_extension"), image)
-        labels = self._served.settings().labels
-        asked = RequestedClicks(())
-        if self._recorder is not None:
-            asked = clicks_of_request(request, labels)
-        answer = self._answer(image, asked, request)
-        label_map = answer.label_map
+        image: RequestedImage = request["image"]
+        client = client_of(request)
+        radius_mm = _radius(request.get("radius_mm", 0.0))
+        suffix = _result_suffix(request.get("result_extension"), image.path)
+        asked = self._clicks(request)
+        warning = None
+        with self._session(image, client, radius_mm) as session:
+            session.set_clicks(asked.clicks)
+            if self._interactive and recorder is not None and image.name is not None:
+                warning = _record(recorder, image.name, client, asked.clicks)
+            opened = time.perf_counter()
+            prediction = session.predict()
+        answered = time.perf_counter()
+        label_map = prediction.label_map
         if asked.single_label is not None:
             label_map = _only(label_map, asked.single_label)
-        answered = time.perf_counter()
         places = centroids(label_map)
         found = time.perf_counter()
         path = _write(label_map, suffix)
         end = time.perf_counter()
-        seconds = answer.seconds | {
+        seconds = {
+            "pre": opened - begin,
+            "infer": answered - opened,
+            "invert": 0.0,  # box by box, a part of the prediction
             "post": found - answered,
             "write": end - found,
             "total": end - begin,
         }
-        params = {
+        params: dict[str, Any] = {
             "label_names": {name: value for value, name in enumerate(label_map.labels)},
             "latencies": {step: round(took, 4) for step, took in seconds.items()},
             "centroids": places,
-            "windows": answer.windows,
+            "windows": prediction.windows,
         }
+        params |= {"ignored": list(asked.ignored)} if asked.ignored else {}
+        params |= {"warning": warning} if warning else {}
         return str(path), params
 
-    def _answer(self, image: Path, asked: RequestedClicks, request: Mapping[str, Any]) -> Answer:
-        begin = time.perf_counter()
-        client = request.get("client_id")
-        radius_mm = _radius(request.get("radius_mm", 0.0))
-        with self._sessions.lease(self._served, image, client, radius_mm) as session:
-            session.set_clicks(asked.clicks)
-            if self._recorder is not None:
-                self._recorder.record(request["image_id"], client, asked.clicks)
-            opened = time.perf_counter()
-            prediction = session.predict()
-            end = time.perf_counter()
-        # the way back to the image's grid is part of the prediction, box by box
-        seconds = {"pre": opened - begin, "infer": end - opened, "invert": 0.0}
-        return Answer(prediction.label_map, seconds, prediction.windows)
+    def _clicks(self, request: Mapping[str, Any]) -> RequestedClicks:
+        if not self._interactive:
+            return RequestedClicks(())
+        others = other_labels(self._served, self._models)
+        return clicks_of_request(request, self._served.settings().labels, others)
+
+    def _session(
+        self, image: RequestedImage, client: str | None, radius_mm: float
+    ) -> AbstractContextManager[InteractiveSession]:
+        if image.name is None:  # nobody can ask for it again
+            return nullcontext(self._sessions.open(self._served, image.path, radius_mm))
+        return self._sessions.lease(self._served, image.path, client, radius_mm)
+
+
+def _record(
+    recorder: ClickRecorder, image: str, client: str | None, clicks: Sequence[Click]
+) -> str | None:
+    """Log clicks; returns what is wrong: a log that cannot be written stops nobody's work."""
+    try:
+        recorder.record(image, client, clicks)
+    except OSError as error:
+        warning = f"the clicks are not logged: {error}"
+        _logger.error("%s", warning)
+        return warning
+    return None
 
 
 def centroids(label_map: LabelMap) -> dict[str, list[float]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from voxclick import LabelMap, read_label_map
 from voxclick.clicks import BACKGROUND
@@ -17,6 +18,18 @@ from voxclick.evaluation.masks import check_same_grid
 class OfOtherModelsError(DatasetError):
     """A label map of nothing but labels of other models: it tells this model nothing."""
 
+
+class _LabelInfo(BaseModel):
+    """One entry of what 3D Slicer tells of a label map."""
+
+    name: str
+    idx: int
+
+
+Told = TypeVar("Told")
+
+_LABEL_INFO = TypeAdapter(list[_LabelInfo])
+_LABEL_NAMES = TypeAdapter(dict[str, int])
 
 _ANY_LABELS = tuple(str(value) for value in range(2**16))
 
@@ -85,10 +98,9 @@ def _names_by_value(
     each has among all segments, those it leaves out (background, scribbles) included. Other
     clients tell the values. Where the two differ, what fits the values counts.
     """
-    told = info.get("label_info")
-    if isinstance(told, list) and told:
-        entries = [(str(entry["name"]), int(entry["idx"])) for entry in told]
-        entries = [(name, value) for name, value in entries if name != BACKGROUND]
+    if info.get("label_info"):
+        told = _told(path, _LABEL_INFO, info["label_info"])
+        entries = [(entry.name, entry.idx) for entry in told if entry.name != BACKGROUND]
         as_told = {value: name for name, value in entries}
         in_order = {place: name for place, (name, _) in enumerate(entries, start=1)}
         fitting = [names for names in (as_told, in_order) if set(present) <= names.keys()]
@@ -100,7 +112,19 @@ def _names_by_value(
                 "segments in the order of the labels, background and scribbles last"
             )
         return fitting[0] if fitting else as_told
-    names = info.get("params", {}).get("label_names")
-    if isinstance(names, dict):
-        return {int(value): str(name) for name, value in names.items()}
+    params = info.get("params")
+    if isinstance(params, Mapping) and params.get("label_names"):
+        names = _told(path, _LABEL_NAMES, params["label_names"])
+        return {value: name for name, value in names.items()}
     return dict(enumerate(labels))
+
+
+def _told(path: Path, form: TypeAdapter[Told], value: object) -> Told:
+    """What somebody said of a label map, if it has the form that it should have."""
+    try:
+        return form.validate_python(value)
+    except ValidationError as error:
+        raise DatasetError(
+            f"{path}: was saved with names of another form than MONAI Label's: {value!r}; save it "
+            'again with label_info like [{"name": "tumor", "idx": 1}]'
+        ) from error

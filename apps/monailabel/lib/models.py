@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,10 +16,13 @@ from lib.settings import AppSettings
 from voxclick import load_ensemble
 from voxclick.cli.folds import models_of
 from voxclick.config import override_inference
-from voxclick.errors import UsageError, VoxclickError
+from voxclick.errors import ModelFileError, UsageError, VoxclickError
+from voxclick.files import replace_when_written
 from voxclick.model_files import Model, ModelSettings, read_model_settings
 from voxclick.sliding_window import InferenceSettings
 from voxclick.weights import PHANTOM_PET
+
+_logger = logging.getLogger(__name__)
 
 TRAINED = "trained"
 """The folder beside the models, with what was trained further from them."""
@@ -70,19 +76,77 @@ class ServedModel:
         self._lock = threading.Lock()
         self._loaded: LoadedModel | None = None
         self._known: tuple[FileStamp, ModelSettings] | None = None
+        self._fitting: tuple[FileStamp, bool] | None = None
 
     @property
     def is_trained_further(self) -> bool:
-        return self.trained.is_file()
+        """Whether what was trained further is there, and was trained from the source as it is.
+
+        Raises:
+            ModelFileError: the source is missing or damaged.
+        """
+        if not self.trained.is_file():
+            return False
+        beside = [path for path in (self.trained, self._origin) if path.is_file()]
+        stamp = stamp_of([*self._source_files(), *beside])
+        if self._fitting is None or self._fitting[0] != stamp:
+            self._fitting = (stamp, self._fits())
+        return self._fitting[1]
 
     @property
     def files(self) -> Sequence[Path]:
         """The files of the model as it is now: several for an ensemble.
 
         Raises:
-            ModelFileError: a folder without a model.
+            ModelFileError: the source is missing or damaged.
         """
-        return [self.trained] if self.is_trained_further else models_of(self.source)
+        return [self.trained] if self.is_trained_further else self._source_files()
+
+    def take(self, trained: Path) -> None:
+        """Put a model that was trained from this one in its place.
+
+        Args:
+            trained: a model file, which is copied.
+        """
+        with replace_when_written(self._origin) as temporary:
+            temporary.write_text(self._digest(), encoding="utf-8")
+        with replace_when_written(self.trained) as temporary:
+            shutil.copyfile(trained, temporary)
+
+    @property
+    def _origin(self) -> Path:
+        """Says what the trained model was trained from."""
+        return self.trained.with_name("source.blake2b")
+
+    def _source_files(self) -> list[Path]:
+        files = models_of(self.source)
+        missing = [path for path in files if not path.is_file()]
+        if missing:
+            raise ModelFileError(f"{missing[0]}: there is no such model file")
+        return files
+
+    def _fits(self) -> bool:
+        """Another model under an old name must not be answered for by what the old one became."""
+        ours, theirs = (
+            read_model_settings(self._source_files()[0]),
+            read_model_settings(self.trained),
+        )
+        if (ours.labels, ours.channels) != (theirs.labels, theirs.channels):
+            problem = f"it has other labels or channels ({theirs.labels}, {theirs.channels})"
+        elif self._origin.is_file() and self._origin.read_text(encoding="utf-8") != self._digest():
+            problem = "it was trained from another file"
+        else:
+            return True
+        _logger.warning(
+            "%s is not served: %s; %s is served as it is", self.trained, problem, self.source
+        )
+        return False
+
+    def _digest(self) -> str:
+        digest = blake2b(digest_size=16)
+        for path in self._source_files():
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def settings(self) -> ModelSettings:
         """What the model file says; of an ensemble, its first one.
@@ -91,7 +155,7 @@ class ServedModel:
             ModelFileError: missing, damaged, or not ours.
         """
         first = self.files[0]
-        stamp = stamp_of([first]) if first.is_file() else ()
+        stamp = stamp_of([first])
         if self._known is None or self._known[0] != stamp:
             self._known = (stamp, read_model_settings(first))
         return self._known[1]
@@ -105,7 +169,6 @@ class ServedModel:
         """
         with self._lock:
             files = self.files
-            self.settings()  # says in a sentence what is wrong with a missing file
             version = stamp_of(files)
             if self._loaded is None or self._loaded.version != version:
                 self._loaded = None  # room for the new one

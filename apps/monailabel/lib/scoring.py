@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,25 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from lib.labels import read_saved_label
 from lib.models import ServedModel, asked_model, other_labels
-from voxclick.errors import VoxclickError
+from voxclick.errors import UsageError, VoxclickError
 from voxclick.evaluation.masks import ScoredMask, masks_table, summarise_masks
 from voxclick.evaluation.results import write_table
 from voxclick.evaluation.scoring import CaseScorer
 
 _logger = logging.getLogger(__name__)
+
+
+def tag_of(request: Mapping[str, Any], key: str, otherwise: DefaultLabelTag) -> str:
+    """The tag of labels that a request names; it becomes the name of a folder.
+
+    Raises:
+        UsageError: no name for one.
+    """
+    tag = request.get(key) or otherwise
+    tag = str(tag.value if isinstance(tag, DefaultLabelTag) else tag)
+    if not re.fullmatch(r"[\w-][\w.-]*", tag):
+        raise UsageError(f"{key} says {tag!r}; expected a tag like 'final' or 'original'")
+    return tag
 
 
 class Masks(ScoringMethod):
@@ -53,8 +67,8 @@ class Masks(ScoringMethod):
             and ``table``, the file with a row per image.
         """
         tags = [
-            str(request.get("y") or DefaultLabelTag.FINAL.value),
-            str(request.get("y_pred") or DefaultLabelTag.ORIGINAL.value),
+            tag_of(request, "y", DefaultLabelTag.FINAL),
+            tag_of(request, "y_pred", DefaultLabelTag.ORIGINAL),
         ]
         served = asked_model(request, self._models)
         labels = served.settings().labels

@@ -40,7 +40,7 @@ class AppSettings(BaseModel):
     clicks: folder for the logs of clicks; None for ``labels/clicks`` in the studies.
     train_config: a configuration as `voxclick train` takes it, which training starts from.
     uncertainty_seconds: how long a request for the most uncertain image may look at images that
-        nobody has looked at.
+        nobody has looked at; no other request is answered meanwhile.
     auto_scoring: run all scoring methods when the server starts and after a training.
     """
 
@@ -62,7 +62,7 @@ class AppSettings(BaseModel):
     sessions_gib: float = Field(default=4.0, ge=0, allow_inf_nan=False)
     clicks: Path | None = None
     train_config: Path | None = None
-    uncertainty_seconds: float = Field(default=30.0, ge=0)
+    uncertainty_seconds: float = Field(default=10.0, ge=0)
     auto_scoring: bool = False
 
     @staticmethod

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import random
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +39,9 @@ from voxclick.training.settings import OptimizerSettings, TrainingSettings
 _logger = logging.getLogger(__name__)
 
 _STATS = "training.json"
+_SPLIT = "splits_final.json"
+_NO_SPLIT: dict[str, list[str]] = {"train": [], "val": []}
+_RUNS_KEPT = 5
 
 _DEFAULTS = RunConfig(
     training=TrainingSettings(
@@ -122,8 +126,10 @@ class Training(TrainTask):
         model = self._served.settings()
         run = RunFolder(self._folder / f"run-{started:%Y%m%d-%H%M%S}")
         config = self._config(self.config() | dict(request), model)
+        self._delete_old_runs()
         run.path.mkdir(parents=True)
-        data, count = self._write_dataset(run.path, datastore, model)
+        data, names = self._write_dataset(run.path, datastore, model)
+        config = self._with_split(config, names, run.path)
         dataset = read_run_dataset(data, config)
         training, validation = split(dataset, config)
         check_cases((*training, *validation), dataset.labels, dataset.channels)
@@ -138,14 +144,14 @@ class Training(TrainTask):
             device=self._settings.device,
         )
         stats = TrainingStats(
-            run.path.name,
-            f"{started:%Y-%m-%d %H:%M:%S}",
-            0,
-            config.training.epochs,
-            0,
-            {},
-            {},
-            count,
+            name=run.path.name,
+            start_ts=f"{started:%Y-%m-%d %H:%M:%S}",
+            epoch=0,
+            total_epochs=config.training.epochs,
+            best_metric=0,
+            train={},
+            val={},
+            labels=len(names),
         )
         self._write_stats(stats)
         _logger.info("%d labels to learn, %d to validate on", len(training), len(validation))
@@ -157,7 +163,9 @@ class Training(TrainTask):
             _logger.info(_line(end))
 
         trainer.fit(training, validation, on_epoch=on_epoch)
-        self._publish(run.model)
+        self._served.take(run.model)
+        run.checkpoint.unlink()
+        shutil.rmtree(run.path / "labels")
         took = timedelta(seconds=round(time.monotonic() - begin))
         stats = TrainingStats(**(asdict(stats) | {"total_time": str(took)}))
         self._write_stats(stats)
@@ -171,11 +179,14 @@ class Training(TrainTask):
     def _config(self, asked: Mapping[str, Any], model: ModelSettings) -> RunConfig:
         """What the client chose, then the app's configuration, then what the model says."""
         overrides = [
-            f"training.epochs={asked['max_epochs']}",
-            f"data.validation_fraction={asked['val_split']}",
-            f"training.optimizer.learning_rate={asked['learning_rate']}",
-            f"training.batch_size={asked['train_batch_size']}",
-            f"data.labels={json.dumps(model.labels)}",
+            f"{key}={json.dumps(value)}"  # which is YAML, whatever is in it
+            for key, value in {
+                "training.epochs": asked["max_epochs"],
+                "data.validation_fraction": asked["val_split"],
+                "training.optimizer.learning_rate": asked["learning_rate"],
+                "training.batch_size": asked["train_batch_size"],
+                "data.labels": model.labels,
+            }.items()
         ]
         files = self._served.files
         if len(files) > 1:
@@ -183,13 +194,15 @@ class Training(TrainTask):
                 f"{self._served.name} is an ensemble of {len(files)} models, which are not trained "
                 "together; serve one of them by itself"
             )
-        config = load_config(self._settings.train_config, [f"weights={files[0]}", *overrides])
+        config = load_config(
+            self._settings.train_config, [f"weights={json.dumps(str(files[0]))}", *overrides]
+        )
         return config if asked["pretrained"] else config.model_copy(update={"weights": None})
 
     def _write_dataset(
         self, folder: Path, datastore: Datastore, model: ModelSettings
-    ) -> tuple[Path, int]:
-        """A list file of the saved labels, put into the model's labels, and how many there are.
+    ) -> tuple[Path, list[str]]:
+        """A list file of the saved labels, put into the model's labels, and their images' names.
 
         Raises:
             DatasetError: none, or some that do not fit; all of them are named.
@@ -230,15 +243,56 @@ class Training(TrainTask):
             writer = csv.DictWriter(file, ["name", *columns, "label"])
             writer.writeheader()
             writer.writerows(rows)
-        return path, len(rows)
+        return path, [row["name"] for row in rows]
 
-    def _publish(self, model: Path) -> None:
-        with replace_when_written(self._served.trained) as temporary:
-            shutil.copyfile(model, temporary)
+    def _with_split(self, config: RunConfig, names: Sequence[str], folder: Path) -> RunConfig:
+        """The configuration with a split that leaves every label where it was before.
+
+        Training goes on from what earlier trainings made: a label that one of them has learnt says
+        nothing of how good the model is. Folds that the app's configuration names stay as they are.
+        """
+        if config.data.splits is not None or config.data.folds is not None:
+            return config
+        path = self._folder / _SPLIT
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else [_NO_SPLIT]
+        split = extend_split(before[0], names, config.data.validation_fraction, config.seed)
+        for place in (path, folder / _SPLIT):
+            with replace_when_written(place) as temporary:
+                temporary.write_text(json.dumps([split]) + "\n", encoding="utf-8")
+        data = config.data.model_copy(update={"splits": (folder / _SPLIT).absolute(), "fold": 0})
+        return config.model_copy(update={"data": data})
+
+    def _delete_old_runs(self) -> None:
+        """All but the last few, finished or not: each has a checkpoint and copies of labels."""
+        runs = sorted(path for path in self._folder.glob("run-*") if path.is_dir())
+        for run in runs[: -_RUNS_KEPT + 1]:
+            shutil.rmtree(run)
 
     def _write_stats(self, stats: TrainingStats) -> None:
         with replace_when_written(self._folder / _STATS) as temporary:
             temporary.write_text(json.dumps(asdict(stats)) + "\n", encoding="utf-8")
+
+
+def extend_split(
+    before: Mapping[str, Sequence[str]], names: Sequence[str], fraction: float, seed: int
+) -> dict[str, list[str]]:
+    """Which labels are learnt and which are only looked at, as nnU-Net writes folds.
+
+    Args:
+        before: of the training before this one.
+        names: of all labels that there are now.
+        fraction: share of them to look at only, rounded.
+        seed: decides which of the new ones.
+
+    Returns:
+        ``{"train": […], "val": […]}``: a label that was learnt is never among those looked at.
+    """
+    count = min(round(len(names) * fraction), len(names) - 1)  # one is left to learn
+    val = [name for name in names if name in before["val"]][:count]
+    new = sorted(set(names) - {*before["train"], *before["val"]})
+    random.Random(seed).shuffle(new)
+    val += new[: max(0, count - len(val))]
+    return {"train": sorted(set(names) - set(val)), "val": sorted(val)}
 
 
 def _after(stats: TrainingStats, end: EpochEnd) -> TrainingStats:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timezone
 
 import pytest
 
-from lib.clicks import ClickRecorder, clicks_of_request
+from lib.clicks import ClickRecorder, clicks_of_request, client_of
 from voxclick import Click
 from voxclick.clicks import read_click_log, read_clicks
-from voxclick.errors import ClickError
+from voxclick.errors import ClickError, UsageError
 
 ONE = ("background", "tumor")
 TWO = ("background", "liver", "tumor")
 
 
-def asked(request, labels=ONE):
-    return clicks_of_request(
-        {"image": "scan", "device": "cpu", "client_id": "anna"} | request, labels
-    )
+def asked(request, labels=ONE, others=()):
+    base = {"image": "scan", "device": "cpu", "client_id": "anna"}
+    return clicks_of_request(base | request, labels, others)
 
 
 # Requests
@@ -41,6 +39,15 @@ def test_points_by_label():
     }
     assert found.single_label is None
     assert asked({}).clicks == asked({"tumor": None}).clicks == ()
+
+
+def test_clicks_for_labels_of_other_models_are_left_out():
+    request = {"tumor": [[1, 2, 3]], "liver": [[4, 5, 6]], "kidney": []}
+    found = asked(request, others=("liver", "kidney"))
+    assert found.clicks == (Click((1, 2, 3), "tumor"),)
+    assert found.ignored == ("liver",)
+    with pytest.raises(ClickError, match="clicks for 'spleen', which the model does not know"):
+        asked(request | {"spleen": [[1, 1, 1]]}, others=("liver", "kidney"))
 
 
 def test_foreground_and_background():
@@ -156,15 +163,37 @@ def test_a_log_that_cannot_be_read_is_kept(tmp_path):
     assert kept.read_text() == '{"type": "Multiple po'
 
 
-@pytest.mark.parametrize("client", ["../../etc/anna", "anna/.", "a b", "ä:*"])
-def test_clients_may_have_any_name(client, tmp_path):
-    folder = tmp_path / "deep/clicks"
-    recorder = ClickRecorder(folder)
-    recorder.record("scan", client, [A])
-    recorder.record("scan", client.replace("/", "-"), [B])
-    assert len(list(folder.iterdir())) == 2 if "/" in client else 1
-    assert [path.parent for path in tmp_path.rglob("*.json")] == [folder] * len(
-        list(folder.iterdir())
-    )
-    names = {json.loads(path.read_text())["annotator"] for path in folder.iterdir()}
-    assert client in names
+NAMES = [
+    ("scan", "../../etc/anna"),
+    ("scan", "..-..-etc-anna"),
+    ("../scan", "anna"),
+    ("scan", "anna/."),
+    ("scan", "a b"),
+    ("scan", "ä:*"),
+    ("scan", "a" * 300),
+    ("scan", "a" * 301),
+    ("scan_1", "anna"),
+    ("scan", "1_anna"),
+    ("scan_1_anna", None),
+]
+
+
+def test_no_two_share_a_log_whatever_they_are_called(tmp_path):
+    folder, clock = tmp_path / "deep/clicks", Clock()
+    for recorder in (ClickRecorder(folder, clock), ClickRecorder(folder, clock)):
+        for number, (image, client) in enumerate(NAMES):
+            recorder.record(image, client, [Click((number, 0, 0), "tumor")])
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {folder}
+    logs = [read_click_log(path) for path in folder.iterdir()]
+    found = {(log.case, log.annotator): log.clicks[0].click.index[0] for log in logs}
+    assert found == {names: number for number, names in enumerate(NAMES)}
+    assert len(logs) == len(NAMES)
+    assert (folder / "scan_1_anna.json").exists()
+
+
+def test_clients_are_names():
+    assert client_of({}) is client_of({"client_id": None}) is client_of({"client_id": ""}) is None
+    assert client_of({"client_id": "anna"}) == "anna"
+    for wrong in (5, ["anna"], {"name": "anna"}):
+        with pytest.raises(UsageError, match="expected a name"):
+            client_of({"client_id": wrong})

@@ -77,7 +77,7 @@ def test_info_is_what_slicer_looks_for(server):
     }
     # background last: Slicer numbers the segments that it saves by their place
     assert models["organs"]["labels"] == ["liver", "tumor", "background"]
-    assert info["labels"] == ["tumor", "background", "liver"]
+    assert info["labels"] == ["tumor", "liver", "background"]
     assert {"phantom-pet", "organs"} <= info["trainers"].keys()
     assert info["strategies"].keys() == {"most_uncertain", "random"}
     assert info["scoring"].keys() == {"masks", "uncertainty"}
@@ -191,16 +191,18 @@ def test_a_click_is_where_slicer_shows_it(grid, server):
     """3D Slicer turns a place in the patient into a voxel as ITK does."""
     image = server.studies / f"{grid}.nii.gz"
     itk_image = sitk.ReadImage(str(image))
-    session = local_session(PHANTOM_PET, image)
+    session = local_session(server.folder / "models/tiny.safetensors", image)
     client = server.client("voxel")
+    masks = []
     for voxel in ([3, 15, 5], [19, 2, 21]):
         x, y, z = itk_image.TransformIndexToPhysicalPoint(voxel)
         session.reset()
         for _ in session.click((-x, -y, z), "tumor", space="ras"):
             pass
-        read, _ = answer(client, "phantom-pet", grid, {"tumor": [voxel]})
-        assert voxels_of(read)[tuple(voxel)] == 1
-        assert np.array_equal(voxels_of(read), session.predict().label_map.voxels)
+        read, _ = answer(client, "tiny", grid, {"tumor": [voxel]})
+        masks.append(voxels_of(read))
+        assert np.array_equal(masks[-1], session.predict().label_map.voxels)
+    assert not np.array_equal(*masks)
 
 
 # Labels
@@ -216,6 +218,17 @@ def test_several_labels_by_name(server):
     for name, place in params["centroids"].items():
         where = np.argwhere(mask == params["label_names"][name])
         assert place == pytest.approx(where.mean(axis=0), abs=0.01)
+
+
+def test_a_model_is_told_the_clicks_of_another_ones_labels(server):
+    """3D Slicer sends the points of all labels, whatever the model."""
+    client = server.client("many labels")
+    both = {"tumor": [[20, 17, 2]], "liver": [[3, 4, 5]], "background": []}
+    read, params = answer(client, "tiny", "lps", both)
+    assert params["ignored"] == ["liver"]
+    alone, params = answer(client, "tiny", "lps", {"tumor": [[20, 17, 2]]})
+    assert "ignored" not in params
+    assert np.array_equal(voxels_of(read), voxels_of(alone))
 
 
 def test_foreground_and_background_are_a_mask_of_one_label(server):
@@ -262,8 +275,45 @@ def test_an_image_of_a_session_and_one_that_is_sent_along(server):
     assert first["windows"] > 1
     path, again = client.infer("tiny", "", dict(params), session_id=session)
     assert again["windows"] == 0
+    log = read_click_log(server.studies / f"labels/clicks/sessions/{session}_uploads.json")
+    assert len(log.clicks) == 1
+    logs = sorted((server.studies / "labels/clicks").rglob("*.json"))
     path, _ = client.infer("tiny", "", dict(params), file=file)
     assert np.array_equal(voxels_of(sitk.ReadImage(path)), expected)
+    assert sorted((server.studies / "labels/clicks").rglob("*.json")) == logs
+
+
+def test_labels_are_saved_for_images_of_the_studies_alone(server):
+    """A session's file may be called like an image of the studies."""
+    client = server.client("namesake")
+    final = server.studies / "labels/final/oblique.nii.gz"
+    client.save_label("oblique", answer_file(client, "oblique"))
+    before = final.read_bytes()
+    session = client.create_session(str(server.studies / "oblique.nii.gz"))["session_id"]
+    save = {"save_label": True, "label_tag": "final", "tumor": [[3, 4, 5]]}
+    client.infer("tiny", "oblique", save, session_id=session)
+    assert final.read_bytes() == before
+    assert not (server.studies / "labels/clicks/oblique_namesake.json").exists()
+
+
+def answer_file(client, image: str) -> str:
+    return client.infer("tiny_auto", image, {"result_extension": ".nii.gz"})[0]
+
+
+def test_no_file_of_the_server_is_read_for_a_path_in_a_request(server, phantoms):
+    """MONAI Label lets the params of a request overwrite whatever it has put there itself."""
+    client = server.client("curious")
+    secret = str(next((phantoms / "imagesTr").iterdir()))
+    named = shutil.copy(secret, server.folder / "tmpabcdefgh.nii.gz")
+    for path in (secret, str(named)):
+        for params in (
+            {"image": path},
+            {"session": {"image": path}},
+            {"image": path, "session": {"image": path, "name": "x"}},
+            {"session": {"name": "../../" + path}},
+            {"image": [path]},
+        ):
+            assert refused(client, "tiny", "ras", **params)[0] == 404
 
 
 def test_channels_lie_side_by_side(server):
@@ -368,6 +418,8 @@ def test_images_and_models_that_are_not_there(model, image, status, sentence, se
         ({"result_extension": ".seg.nrrd"}, "result_extension says '.seg.nrrd'; expected one of"),
         ({"radius_mm": "far"}, "radius_mm says 'far'; expected a number of mm"),
         ({"radius_mm": -1}, "radius_mm says -1; expected a number of mm"),
+        ({"save_label": "maybe"}, "save_label says 'maybe'; expected true or false"),
+        ({"label_tag": "../../escaped"}, "label_tag says '../../escaped'; expected a tag"),
     ],
 )
 def test_requests_that_are_refused_change_nothing(params, sentence, server):
@@ -381,6 +433,26 @@ def test_requests_that_are_refused_change_nothing(params, sentence, server):
     assert again["windows"] == 0
     log = read_click_log(server.studies / "labels/clicks/ras_wrong.json")
     assert len(log.clicks) == 1
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(server, tmp_path):
+    from lib.clicks import ClickRecorder
+    from lib.infer import RequestedImage, SegmentationTask, Sessions
+    from lib.models import ServedModel
+    from lib.settings import AppSettings
+
+    settings = AppSettings(device="cpu")
+    served = ServedModel(
+        "tiny", server.folder / "models/tiny.safetensors", tmp_path / "t", settings
+    )
+    task = SegmentationTask(served, {"tiny": served}, Sessions(settings), interactive=True)
+    (tmp_path / "clicks").write_text("a file where the folder should be")
+    image = RequestedImage(server.studies / "ras.nii.gz", "ras", in_studies=True)
+    request = {"image": image, "tumor": [[3, 4, 5]]}
+    path, params = task(request, ClickRecorder(tmp_path / "clicks"))
+    assert voxels_of(sitk.ReadImage(path)).any()
+    assert "the clicks are not logged" in params["warning"]
+    assert "warning" not in task(request, ClickRecorder(tmp_path / "others"))[1]
 
 
 def test_a_file_that_is_no_image(server):

@@ -84,3 +84,24 @@ def test_a_label_lies_on_its_image(tmp_path):
     moved = saved(tmp_path, 1, affine=np.diag([1, 1, 1.1, 1]))
     with pytest.raises(GeometryError, match="lies on another grid"):
         read(moved, {}, image=image)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"label_info": [{"name": "tumor"}]},
+        {"label_info": ["tumor"]},
+        {"label_info": [{"name": "tumor", "idx": None}]},
+        {"label_info": "tumor"},
+        {"params": {"label_names": ["tumor"]}},
+        {"params": {"label_names": {"tumor": "one"}}},
+    ],
+)
+def test_names_of_another_form_are_refused(info, tmp_path):
+    with pytest.raises(DatasetError, match="names of another form than MONAI Label's"):
+        read(saved(tmp_path, 1), info)
+
+
+@pytest.mark.parametrize("info", [{"params": None}, {"params": "x"}, {"label_info": None}])
+def test_what_says_nothing_of_names_is_passed_over(info, tmp_path):
+    assert read(saved(tmp_path, 1), info)[:1] == [1]

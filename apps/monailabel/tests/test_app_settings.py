@@ -154,13 +154,33 @@ def test_a_model_is_loaded_once_and_again_when_it_changes(tmp_path):
 def test_what_was_trained_further_takes_the_models_place(tmp_path):
     model = served(write_model(tmp_path / "a.safetensors"), device="cpu")
     before = model.load()
-    write_model(model.trained, seed=1)
+    model.trained.parent.mkdir()
+    model.take(write_model(tmp_path / "run/model.safetensors", seed=1))
     assert model.is_trained_further
     assert list(model.files) == [model.trained]
     after = model.load()
     assert after.model.fingerprint != before.model.fingerprint
     model.trained.unlink()
+    assert not model.is_trained_further
     assert model.load().model.fingerprint == before.model.fingerprint
+
+
+def test_another_model_under_the_name_is_not_replaced_by_what_the_old_one_became(tmp_path, caplog):
+    model = served(write_model(tmp_path / "a.safetensors"), device="cpu")
+    model.trained.parent.mkdir()
+    model.take(write_model(tmp_path / "run/model.safetensors", seed=1))
+    assert model.is_trained_further
+    write_model(model.source, seed=2)
+    touch(model.source)
+    assert list(model.files) == [model.source]
+    assert "it was trained from another file" in caplog.text
+    # what somebody has put there is of no known origin, but must know the same labels
+    model.trained.with_name("source.blake2b").unlink()
+    assert list(model.files) == [model.trained]
+    write_model(model.source, "liver", seed=2)
+    touch(model.source)
+    assert list(model.files) == [model.source]
+    assert "it has other labels" in caplog.text
 
 
 def test_windows_as_the_app_wants_them(tmp_path):

@@ -84,6 +84,7 @@ def test_training_ends_and_its_model_is_used(server):
     assert task["status"] == "DONE", "\n".join(task["details"])
     assert any("epoch 3/3: loss" in line for line in task["details"])
     info = client.info()
+    assert next(iter(info["train_stats"])) == "learns"  # the latest, which Slicer shows
     stats = info["train_stats"]["learns"]
     assert (stats["epoch"], stats["total_epochs"], stats["labels"]) == (3, 3, 4)
     assert stats["total_time"]
@@ -114,7 +115,10 @@ def test_training_can_be_stopped_and_leaves_the_model_as_it_was(server):
     client = server.client("stopper")
     save_label(client, server, "ras", "tumor")
     client.train_start("tiny", {"max_epochs": 100000, "val_split": 0})
-    stats = wait_for(lambda: client.info()["train_stats"]["tiny"], lambda s: s.get("epoch", 0) > 1)
+    stats = wait_for(
+        lambda: client.info()["train_stats"].get("tiny", {}),
+        lambda stats: stats.get("epoch", 0) > 1,
+    )
     assert (stats["total_epochs"], stats["best_metric"], stats["total_time"]) == (100000, 0, "")
     assert client.train_status(check_if_running=True)
     client.infer("tiny", "ras", {"tumor": [[3, 4, 5]]})  # the server goes on meanwhile
@@ -133,6 +137,45 @@ def test_training_without_a_fitting_label_says_so(server):
     said = "\n".join(task["details"])
     assert "saved label(s) cannot be learnt" in said
     assert "lps.nii.gz: holds 'Tumour', but the labels are background, liver, tumor" in said
+
+
+def test_what_was_learnt_is_never_validated_on():
+    pytest.importorskip("monailabel")
+    from lib.training import extend_split
+
+    learnt, held_out, split = set(), set(), {"train": [], "val": []}
+    for count in (1, 2, 5, 6, 7, 8, 10, 40):
+        names = [f"case {number:02d}" for number in range(count)]
+        split = extend_split(split, names, 0.2, seed=0)
+        assert sorted((*split["train"], *split["val"])) == names
+        assert not set(split["val"]) & learnt
+        assert held_out <= set(split["val"])
+        learnt |= set(split["train"])
+        held_out |= set(split["val"])
+    assert len(split["val"]) == 8
+    # none at all, then all but one
+    assert extend_split(split, ["a", "b", "c"], 0, seed=0)["val"] == []
+    assert len(extend_split({"train": [], "val": []}, ["a", "b"], 0.9, seed=0)["train"]) == 1
+    # a label that is gone, and fewer to look at
+    fewer = extend_split(split, sorted(split["val"]), 0.5, seed=0)
+    assert len(fewer["val"]) == 4
+
+
+def test_old_runs_are_deleted(server):
+    folder = server.app / "model/trained/learns"
+    for number in range(8):
+        (folder / f"run-2000010{number}-000000").mkdir(parents=True)
+    client = server.client("tidy")
+    save_label(client, server, "ras", "tumor")
+    task = run(server, "/train/learns", {"max_epochs": 1, "val_split": 0})
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    runs = sorted(path.name for path in folder.glob("run-*"))
+    assert len(runs) == 5
+    assert "run-20000107-000000" in runs
+    kept = {path.name for path in (folder / runs[-1]).iterdir()}
+    assert {"config.yaml", "model.safetensors", "cases.csv", "splits_final.json"} <= kept
+    assert not kept & {"last.ckpt", "labels"}
+    requests.delete(f"{server.url}/model/learns", timeout=60)
 
 
 # Scoring and batches
@@ -170,6 +213,27 @@ def test_a_batch_leaves_first_predictions(server):
         info = client.datastore()["objects"][image]["labels"]["original"]["info"]
         # 3D Slicer reads the names there
         assert list(info["params"]["label_names"]) == ["background", "tumor"]
+
+
+def test_a_batch_goes_on_after_an_image_that_cannot_be_read(server):
+    client = server.client("bad batch")
+    for name in ("aaa", "zzz"):
+        client.upload_image(str(server.studies / "ras.nii.gz"), name)
+    (server.studies / "aaa.nii.gz").write_bytes(b"no image")
+    # a model of two channels, by its name for clicks: none are logged, as nobody clicks
+    images = ["aaa", "pair_0000", "pair_0001", "zzz"]
+    task = run(server, "/batch/infer/two", {"images": images, "client_id": "bad batch"})
+    said = "\n".join(task["details"])
+    assert task["status"] == "DONE", said
+    assert (server.studies / "labels/original/pair_0000.nii.gz").is_file()
+    result = json.loads(said.partition("(__main__:61) - Result: ")[2].splitlines()[0])
+    assert "error" in result["aaa"]
+    assert "error" in result["zzz"]
+    assert "label" in result["pair_0000"]
+    assert "pair_0001" not in result
+    assert not list((server.studies / "labels/clicks").glob("*bad batch*"))
+    for name in ("aaa", "zzz"):
+        requests.delete(f"{server.url}/datastore/image?id={name}", timeout=60)
 
 
 # What to annotate next
@@ -245,7 +309,7 @@ def test_without_time_only_what_is_known_counts(studies, annotating):
     hasty = MostUncertain(models, uncertainty, seconds=0)
     assert hasty({}, studies) == {"id": "a", "weight": None, "unknown": 4}
     path = Path(studies.get_image_uri("b"))
-    found = uncertainty.find(models["one"], "b", path, None)
+    found = uncertainty.find(models["one"], "b", path)
     assert hasty({}, studies) == {"id": "b", "weight": found, "unknown": 3}
     # another model has not looked at it, and nobody at the image as it is now
     assert hasty({"model": "two"}, studies)["weight"] is None
@@ -286,8 +350,6 @@ def test_next_sample_through_the_server(server):
     client = server.client("next")
     sample = client.next_sample("most_uncertain", {"model": "tiny"})
     assert (server.studies / f"{sample['id']}.nii.gz").samefile(sample["path"])
-    # whoever was given it has its first prediction already
-    assert client.infer("tiny", sample["id"], {})[1]["windows"] == 0
     for strategy, params in (("first", {}), ("most_uncertain", {"model": "nothing"})):
         with pytest.raises(MONAILabelClientException, match=""):
             client.next_sample(strategy, params)

@@ -75,6 +75,17 @@ class SessionPool:
         finally:
             self._give_back(key, place)
 
+    def close(self, which: Callable[[Hashable], bool] = lambda key: True) -> None:
+        """Close sessions that nobody uses at the moment.
+
+        Args:
+            which: of them, by their keys; all without it.
+        """
+        with self._lock:
+            for key in list(self._places):
+                if self._places[key].users == 0 and which(key):
+                    del self._places[key]
+
     def _take(self, key: Hashable) -> _Place:
         with self._lock:
             place = self._places.setdefault(key, _Place())

@@ -184,7 +184,9 @@ class _MemoryStore(_Store):
 
     @property
     def memory_bytes(self) -> int:
-        return self._most * self._entry_bytes
+        # main memory takes a block's pages when they are first written to, a GPU all of it at once
+        taken = self._most if self._device.type == "cpu" else self._taken
+        return taken * self._entry_bytes
 
     def write(self, margins: Tensor) -> object:
         if not self._free:

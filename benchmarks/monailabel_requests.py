@@ -1,7 +1,7 @@
 """Seconds of a request to a running MONAI Label server with voxclick's app, step by step.
 
     monailabel start_server --app apps/monailabel --studies STUDIES --host 127.0.0.1
-    python benchmarks/monailabel.py http://127.0.0.1:8000 IMAGE --model phantom-pet --out FOLDER
+    python benchmarks/monailabel_requests.py http://127.0.0.1:8000 IMAGE --out FOLDER
 
 Clicks are added one by one at random voxels among the brightest tenth of the image. Each is asked
 for as 3D Slicer does, with all clicks before it. ``seconds`` are the client's: request, segmenting,
@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import requests
 import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 
@@ -28,10 +29,12 @@ STEPS = ("pre", "infer", "post", "write", "total")
 
 def choose_voxels(client: MONAILabelClient, image: str, count: int) -> list[list[int]]:
     """Voxels (i, j, k) among the brightest tenth, in a random order that is always the same."""
-    path = client.datastore()["objects"][image]["image"]["info"].get("path")
-    sample = path or client.next_sample("random", {})["path"]
-    file = next(Path(sample).parent.glob(f"{image}.*"))
-    voxels = sitk.GetArrayViewFromImage(sitk.ReadImage(str(file))).T
+    name = client.datastore()["objects"][image]["image"]["info"]["name"]
+    url = f"{client.get_server_url()}/datastore/image"
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(requests.get(url, {"image": image}, timeout=600).content)
+        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).T
     bright = np.argwhere(voxels > np.quantile(voxels, 0.9))
     chosen = np.random.default_rng(0).permutation(len(bright))[:count]
     return bright[chosen].tolist()
