@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import torch
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
-from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -31,12 +30,12 @@ from lib.active_learning import (
     FindUncertainty,
     MostUncertain,
     Uncertainty,
-    without_later_channels,
 )
+from lib.batch import BatchSegmentation
 from lib.clicks import ClickRecorder, client_of
 from lib.infer import RequestedImage, SegmentationTask, Sessions
 from lib.labels import read_saved_label
-from lib.models import ALONE, ServedModel, find_models, other_labels
+from lib.models import ALONE, find_models, other_labels
 from lib.scoring import Masks, tag_of
 from lib.settings import AppSettings
 from lib.training import Training
@@ -60,44 +59,6 @@ def _answered() -> Iterator[None]:
         raise HTTPException(500, f"there is not enough memory for this: {error}") from error
     except OSError as error:
         raise HTTPException(500, f"a file cannot be read or written: {error}") from error
-
-
-class Batch(BatchInferTask):
-    """MONAI Label's task for many images, each segmented alone; a bad one does not stop the others.
-
-    Args:
-        models: that are served, by name.
-    """
-
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
-        self._models = models
-
-    def get_images(self, request: Mapping[str, Any], datastore: Datastore) -> list[str]:
-        images = super().get_images(request, datastore)
-        name = str(request["model"]).removesuffix(ALONE)
-        if len(self._models[name].settings().channels) == 1:
-            return images
-        return without_later_channels(images)
-
-    def __call__(
-        self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., dict[str, Any]]
-    ) -> dict[str, Any]:
-        name = str(request.get("model")).removesuffix(ALONE)
-        if name not in self._models:
-            raise _not_there("model", name, self._models)
-        request = {**request, "model": f"{name}{ALONE}"}
-        if not torch.cuda.is_available():
-            request["multi_gpu"] = False  # it would divide the images among GPUs, even among none
-
-        def infer_one(of_image: dict[str, Any], among: Datastore) -> dict[str, Any]:
-            try:
-                return infer(of_image, among)
-            except HTTPException as error:
-                _logger.warning("%s is passed over: %s", of_image["image"], error.detail)
-                return {"error": error.detail}
-
-        with _answered():
-            return super().__call__(request, datastore, infer_one)
 
 
 class VoxclickApp(MONAILabelApp):
@@ -162,8 +123,8 @@ class VoxclickApp(MONAILabelApp):
             "uncertainty": FindUncertainty(self._models, self._uncertainty),
         }
 
-    def init_batch_infer(self) -> Batch:
-        return Batch(self._models)
+    def init_batch_infer(self) -> BatchSegmentation:
+        return BatchSegmentation(self._models)
 
     def info(self) -> dict[str, Any]:
         """As MONAI Label has it, in an order that 3D Slicer's module understands.
@@ -215,6 +176,12 @@ class VoxclickApp(MONAILabelApp):
                     Path(file).unlink()
                     raise
         return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def batch_infer(
+        self, request: Mapping[str, Any], datastore: Datastore | None = None
+    ) -> dict[str, Any]:
+        with _answered():
+            return super().batch_infer(request, datastore)
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with _answered():

@@ -127,10 +127,8 @@ class ServedModel:
 
     def _fits(self) -> bool:
         """Another model under an old name must not be answered for by what the old one became."""
-        ours, theirs = (
-            read_model_settings(self._source_files()[0]),
-            read_model_settings(self.trained),
-        )
+        ours = read_model_settings(self._source_files()[0])
+        theirs = read_model_settings(self.trained)
         if (ours.labels, ours.channels) != (theirs.labels, theirs.channels):
             problem = f"it has other labels or channels ({theirs.labels}, {theirs.channels})"
         elif self._origin.is_file() and self._origin.read_text(encoding="utf-8") != self._digest():
