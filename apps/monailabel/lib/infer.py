@@ -249,8 +249,10 @@ def _record(
 
 def centroids(label_map: LabelMap) -> dict[str, list[float]]:
     """The mean voxel (i, j, k) of every label that is there, in voxels of the image."""
-    where = np.nonzero(label_map.voxels)
-    values = label_map.voxels[where]
+    # on large masks many times faster than np.nonzero of the array itself
+    there = np.flatnonzero(label_map.voxels != 0)
+    values = label_map.voxels.ravel()[there]
+    where = np.unravel_index(there, label_map.shape)
     return {
         name: [round(float(along[values == value].mean()), 2) for along in where]
         for value, name in enumerate(label_map.labels)
