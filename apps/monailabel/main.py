@@ -42,6 +42,8 @@ from lib.training import Training
 from voxclick.clicks import BACKGROUND
 from voxclick.config import load_config
 from voxclick.errors import ModelFileError, UsageError, VoxclickError
+from voxclick.io import IMAGE_SUFFIXES
+from voxclick.model_files import resolve_device
 
 _logger = logging.getLogger(__name__)
 
@@ -75,13 +77,21 @@ class VoxclickApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self._settings = AppSettings.of_conf(conf or {})
-        load_config(self._settings.train_config)  # said now, not when somebody trains
+        # what is wrong with these is said now, not when somebody needs them
+        load_config(self._settings.train_config)
+        resolve_device(self._settings.device)
         self._models = find_models(self._settings, Path(app_dir) / "model")
         is_remote = studies.startswith(("http://", "https://"))
         records = Path(app_dir) / "model" / "records" if is_remote else Path(studies) / "labels"
         clicks = self._settings.clicks or records / "clicks"
         self._recorder = ClickRecorder(clicks)
         self._session_recorder = ClickRecorder(clicks / "sessions")
+        if self._settings.clicks is not None:
+            clicks.mkdir(parents=True, exist_ok=True)
+        for served in self._models.values():
+            if served.problem() is None:
+                files = ", ".join(map(str, served.files))
+                _logger.info("serving %s on %s: %s", served.name, self._settings.device, files)
         self._open_sessions = Sessions(self._settings)
         self._uncertainty = Uncertainty(records / "uncertainty", self._open_sessions)
         self._scores = records / "scores"
@@ -113,7 +123,9 @@ class VoxclickApp(MONAILabelApp):
     def init_strategies(self) -> dict[str, Strategy]:
         seconds = self._settings.uncertainty_seconds
         return {
-            "most_uncertain": MostUncertain(self._models, self._uncertainty, seconds),
+            "most_uncertain": MostUncertain(
+                self._models, self._uncertainty, self._open_sessions, seconds
+            ),
             "random": AnyImage(),
         }
 
@@ -136,8 +148,10 @@ class VoxclickApp(MONAILabelApp):
         labels = [label for label in info["labels"] if label != BACKGROUND]
         trainings = {name: stats for name, stats in info["train_stats"].items() if stats}
         latest = sorted(trainings, key=lambda name: trainings[name]["start_ts"], reverse=True)
+        readable = {name for name, served in self._models.items() if served.problem() is None}
         return info | {
             "labels": [*labels, BACKGROUND],
+            "trainers": {n: trainer for n, trainer in info["trainers"].items() if n in readable},
             "train_stats": {name: trainings[name] for name in latest},
         }
 
@@ -180,18 +194,26 @@ class VoxclickApp(MONAILabelApp):
     def batch_infer(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
+        self._let_others_go_first()
         with _answered():
             return super().batch_infer(request, datastore)
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._let_others_go_first()
         with _answered():
             return super().train(request)
 
     def scoring(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
+        self._let_others_go_first()
         with _answered():
             return super().scoring(request, datastore)
+
+    def _let_others_go_first(self) -> None:
+        """A task in a process of its own: people wait for the server, with the same processors."""
+        if not self._server_mode and hasattr(os, "nice"):
+            os.nice(10)
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The image to annotate next, ``{}`` if there is none.
@@ -222,6 +244,7 @@ class VoxclickApp(MONAILabelApp):
         path = Path(datastore.get_label_uri(label_id, tag))
         if not path.is_file():  # saved under another tag
             return {}
+        _put_aside_older(path)
         image = Path(datastore.get_image_uri(image_id))
         info = datastore.get_label_info(label_id, tag)
         problem: str | None = None
@@ -266,6 +289,22 @@ class VoxclickApp(MONAILabelApp):
         if session is None:
             raise HTTPException(404, "there is no such session; upload the image again")
         return RequestedImage(Path(session.image), name, in_studies=False)
+
+
+def _put_aside_older(label: Path) -> None:
+    """A label of the same image in another format is not the image's label any more.
+
+    MONAI Label leaves it where it is, and whoever reads the folder takes one of the two.
+    """
+    name = label.name[: -len(_suffix_of(label))]
+    for other in label.parent.iterdir():
+        suffix = _suffix_of(other)
+        if other != label and suffix and other.name[: -len(suffix)] == name:
+            other.replace(other.with_name(f"{other.name}.replaced"))
+
+
+def _suffix_of(path: Path) -> str:
+    return next((suffix for suffix in IMAGE_SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def _not_there(what: str, name: object, names: Iterable[str]) -> HTTPException:

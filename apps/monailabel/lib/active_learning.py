@@ -17,8 +17,10 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from lib.clicks import client_of
 from lib.infer import Sessions, channel_files
 from lib.models import ServedModel, asked_model, stamp_of
+from voxclick import InteractiveSession
 from voxclick.errors import VoxclickError
 from voxclick.files import replace_when_written
 
@@ -72,7 +74,7 @@ class Uncertainty:
             return None
         return entry["uncertainty"]
 
-    def find(self, served: ServedModel, name: str, image: Path) -> float:
+    def find(self, served: ServedModel, name: str, image: Path) -> tuple[float, InteractiveSession]:
         """Look at one image, and remember it.
 
         Args:
@@ -80,11 +82,15 @@ class Uncertainty:
             name: of the image.
             image: its file.
 
+        Returns:
+            The uncertainty, and the session that has found it.
+
         Raises:
             VoxclickError: the image or the model cannot be read.
         """
         version = self._version(served, image)
-        uncertainty = self._sessions.open(served, image).uncertainty()
+        session = self._sessions.open(served, image)
+        uncertainty = session.uncertainty()
         path = self._path(served)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -92,7 +98,7 @@ class Uncertainty:
             entries = self._read(path) | {name: entry}
             with replace_when_written(path) as temporary:
                 temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        return uncertainty
+        return uncertainty, session
 
     def _version(self, served: ServedModel, image: Path) -> str:
         files = [*served.files, *channel_files(image, served.settings().channels)]
@@ -117,15 +123,21 @@ class MostUncertain(Strategy):
     Args:
         models: that are served, by name.
         uncertainty: of the images.
-        seconds: how long a request may look at images.
+        sessions: where that of the image is kept which a client is given.
+        seconds: after which no further image is looked at.
     """
 
     def __init__(
-        self, models: Mapping[str, ServedModel], uncertainty: Uncertainty, seconds: float
+        self,
+        models: Mapping[str, ServedModel],
+        uncertainty: Uncertainty,
+        sessions: Sessions,
+        seconds: float,
     ) -> None:
         super().__init__("the image that the model is least sure of")
         self._models = models
         self._uncertainty = uncertainty
+        self._sessions = sessions
         self._seconds = seconds
 
     def info(self) -> dict[str, Any]:
@@ -135,7 +147,7 @@ class MostUncertain(Strategy):
         """Choose an image.
 
         Args:
-            request: ``model``.
+            request: ``model`` and ``client_id``.
             datastore: with the images.
 
         Returns:
@@ -152,12 +164,15 @@ class MostUncertain(Strategy):
         }
         found: dict[str, float] = {}
         unknown: list[str] = []
+        foremost: tuple[str, InteractiveSession] | None = None
         end = time.monotonic() + self._seconds
         for name, path in images.items():
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None and time.monotonic() < end:
-                    value = self._uncertainty.find(served, name, path)
+                    value, session = self._uncertainty.find(served, name, path)
+                    if value > max(found.values(), default=-1.0):
+                        foremost = (name, session)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
                 continue
@@ -165,10 +180,13 @@ class MostUncertain(Strategy):
                 unknown.append(name)
             else:
                 found[name] = value
-        if found:
-            best = max(sorted(found), key=found.__getitem__)
-            return {"id": best, "weight": found[best], "unknown": len(unknown)}
-        return {"id": unknown[0], "weight": None, "unknown": len(unknown)} if unknown else None
+        if not found:
+            return {"id": unknown[0], "weight": None, "unknown": len(unknown)} if unknown else None
+        best = max(sorted(found), key=found.__getitem__)
+        if foremost is not None and foremost[0] == best:
+            client = client_of(request)
+            self._sessions.adopt(foremost[1], served, images[best], client)
+        return {"id": best, "weight": found[best], "unknown": len(unknown)}
 
 
 class AnyImage(Strategy):
@@ -218,7 +236,7 @@ class FindUncertainty(ScoringMethod):
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None:
-                    value = self._uncertainty.find(served, name, path)
+                    value, _ = self._uncertainty.find(served, name, path)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
                 continue

@@ -143,8 +143,8 @@ class ClickRecorder:
     """Keeps a click log for each image and client, in a file that `voxclick metrics` reads.
 
     Its clock runs from the opening of the image, which is when a client was told to take it next,
-    or its first request. When the image is opened again, after a pause or by another server, the
-    log goes on and its clock stands still in between.
+    or its first request. When the client comes back to an image, from another one or to another
+    server, the log goes on and its clock has stood still in between.
 
     Args:
         folder: for files ``IMAGE_CLIENT.json``; made when there is something to write.
@@ -155,6 +155,7 @@ class ClickRecorder:
         self._folder = folder
         self._clock = clock
         self._sittings: dict[tuple[str, str | None], _Sitting] = {}
+        self._image_of: dict[str | None, str] = {}
 
     def open(self, image: str, client: str | None) -> None:
         """A client begins to look at an image, for the first time or again."""
@@ -164,6 +165,7 @@ class ClickRecorder:
         else:
             path, log = known.path, known.log
         self._sittings[image, client] = _Sitting(path, log, _end_of(log), self._clock())
+        self._image_of[client] = image
 
     def record(self, image: str, client: str | None, clicks: Sequence[Click]) -> None:
         """The clicks of a client in an image, as they are now.
@@ -171,7 +173,7 @@ class ClickRecorder:
         Raises:
             OSError: the log cannot be written.
         """
-        if (image, client) not in self._sittings:
+        if self._image_of.get(client) != image:
             self.open(image, client)
         sitting = self._sittings[image, client]
         seconds = round(sitting.seconds_before + self._clock() - sitting.opened, 3)

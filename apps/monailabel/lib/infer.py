@@ -19,7 +19,7 @@ from lib.clicks import ClickRecorder, RequestedClicks, clicks_of_request, client
 from lib.models import LoadedModel, ServedModel, other_labels, stamp_of
 from lib.settings import AppSettings
 from voxclick import Click, InteractiveSession, LabelMap, read_volume, write_label_map
-from voxclick.errors import GeometryError, UnsupportedImageError, UsageError, VoxclickError
+from voxclick.errors import GeometryError, UnsupportedImageError, UsageError
 from voxclick.io import IMAGE_SUFFIXES, files_of
 from voxclick.session import SessionPool
 
@@ -60,6 +60,23 @@ class Sessions:
             GeometryError: channels that are missing, or on different grids.
             UnsupportedImageError: the image cannot be read.
         """
+        return self._lease(served, image, client, radius_mm, None)
+
+    def adopt(
+        self, session: InteractiveSession, served: ServedModel, image: Path, client: str | None
+    ) -> None:
+        """Keep a session that `open` gave for what the client will ask next."""
+        with self._lease(served, image, client, 0.0, session):
+            pass
+
+    def _lease(
+        self,
+        served: ServedModel,
+        image: Path,
+        client: str | None,
+        radius_mm: float,
+        opened: InteractiveSession | None,
+    ) -> AbstractContextManager[InteractiveSession]:
         loaded = served.load()
         if self._versions.setdefault(served.name, loaded.version) != loaded.version:
             # sessions of the model as it was would keep its weights
@@ -68,7 +85,9 @@ class Sessions:
         files = channel_files(image, loaded.model.settings.channels)
         version: Hashable = (loaded.version, stamp_of(f for path in files for f in files_of(path)))
         key = (served.name, image, client, radius_mm)
-        return self._pool.lease(key, version, lambda: self._open(loaded, files, radius_mm))
+        return self._pool.lease(
+            key, version, lambda: opened or self._open(loaded, files, radius_mm)
+        )
 
     def open(self, served: ServedModel, image: Path, radius_mm: float = 0.0) -> InteractiveSession:
         """A session for once, which takes no other's place.
@@ -148,13 +167,10 @@ class SegmentationTask(InferTask):
         }
 
     def is_valid(self) -> bool:
-        """Whether the model is there, and fit for this; what is wrong with it goes into the log."""
-        try:
-            settings = self._served.settings()
-        except VoxclickError as error:
-            _logger.error("model %s: %s", self._served.name, error)
+        """Whether the model can be read and is fit for this."""
+        if self._served.problem() is not None:
             return False
-        return settings.guidance is not None or not self._interactive
+        return self._served.settings().guidance is not None or not self._interactive
 
     def get_path(self, validate: bool = True) -> str | None:
         """Of what was trained further, which clients may replace or delete; never of its source."""

@@ -11,8 +11,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from voxclick import LabelMap, read_label_map
 from voxclick.clicks import BACKGROUND
-from voxclick.errors import DatasetError
-from voxclick.evaluation.masks import check_same_grid
+from voxclick.errors import DatasetError, GeometryError
+from voxclick.io import read_geometry
 
 
 class OfOtherModelsError(DatasetError):
@@ -63,7 +63,7 @@ def read_saved_label(
         GeometryError: another grid than the image's.
     """
     if image is not None:
-        check_same_grid(image, path)
+        _check_grid(path, image)
     stored = read_label_map(path, _ANY_LABELS)
     present = [int(value) for value in np.unique(stored.voxels) if value]
     name_of = _names_by_value(path, info, labels, present)
@@ -87,6 +87,16 @@ def read_saved_label(
         if name_of[value] in labels:
             index_of[value] = labels.index(name_of[value])
     return LabelMap(index_of[stored.voxels], stored.affine, path=path, labels=tuple(labels))
+
+
+def _check_grid(path: Path, image: Path) -> None:
+    expected, got = read_geometry(image), read_geometry(path)
+    if not expected.matches(got):
+        apart = "in another place" if expected.shape == got.shape else f"expected {expected.shape}"
+        raise GeometryError(
+            f"{path}: lies on another grid than its image {image} ({got.shape} voxels, {apart}); "
+            "export the segments on the image's grid, and save again"
+        )
 
 
 def _names_by_value(

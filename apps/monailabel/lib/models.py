@@ -30,6 +30,7 @@ TRAINED = "trained"
 ALONE = "_auto"
 """Ends the name under which a model is listed once more, to segment without clicks."""
 
+_SHIPPED = "phantom-pet"
 _MODEL_FILE = "model.safetensors"
 _SUFFIX = ".safetensors"
 
@@ -77,6 +78,7 @@ class ServedModel:
         self._loaded: LoadedModel | None = None
         self._known: tuple[FileStamp, ModelSettings] | None = None
         self._fitting: tuple[FileStamp, bool] | None = None
+        self._problem: str | None = None
 
     @property
     def is_trained_further(self) -> bool:
@@ -158,6 +160,19 @@ class ServedModel:
             self._known = (stamp, read_model_settings(first))
         return self._known[1]
 
+    def problem(self) -> str | None:
+        """Why the model cannot be read, as the log has it too; None if it can."""
+        try:
+            self.settings()
+        except VoxclickError as error:
+            problem = str(error)
+        else:
+            problem = None
+        if problem is not None and problem != self._problem:
+            _logger.error("the model %s is not served: %s", self.name, problem)
+        self._problem = problem
+        return problem
+
     def load(self) -> LoadedModel:
         """The model, from memory where its files have not changed.
 
@@ -194,7 +209,7 @@ def find_models(settings: AppSettings, folder: Path) -> dict[str, ServedModel]:
     """
     sources = dict(_named(word, folder) for word in settings.models) if settings.models else None
     if sources is None:
-        sources = _all_in(folder) or {"phantom-pet": PHANTOM_PET}
+        sources = _all_in(folder) or {_SHIPPED: PHANTOM_PET}
     elif len(sources) < len(settings.models):
         raise UsageError(
             f"--conf models {','.join(settings.models)}: two models would have one name; give one "
@@ -213,12 +228,13 @@ def find_models(settings: AppSettings, folder: Path) -> dict[str, ServedModel]:
 
 
 def asked_model(request: Mapping[str, Any], models: Mapping[str, ServedModel]) -> ServedModel:
-    """The model that a request names, or the first one.
+    """The model that a request names, or the first one that can be read.
 
     Raises:
         UsageError: there is no such model.
     """
-    name = request.get("model") or next(iter(models))
+    readable = (name for name, served in models.items() if served.problem() is None)
+    name = request.get("model") or next(readable, next(iter(models)))
     if name not in models:
         raise UsageError(f"there is no model {name!r}; there are {', '.join(models)}")
     return models[name]
@@ -229,10 +245,8 @@ def other_labels(served: ServedModel, models: Mapping[str, ServedModel]) -> tupl
     known = served.settings().labels
     found: dict[str, None] = {}
     for other in models.values():
-        try:
+        if other.problem() is None:
             found |= dict.fromkeys(other.settings().labels)
-        except VoxclickError:
-            continue  # the log has said so where the model would be listed
     return tuple(name for name in found if name not in known)
 
 
@@ -246,6 +260,8 @@ def _named(word: str, folder: Path) -> tuple[str, Path]:
             (place for place in (folder / f"{word}{_SUFFIX}", folder / word) if place.exists()),
             Path(word),
         )
+        if word == _SHIPPED and not source.exists():
+            return _SHIPPED, PHANTOM_PET
         name = source.resolve().parent.name if source.name == _MODEL_FILE else source.name
         name = name.removesuffix(_SUFFIX)
     if not re.fullmatch(r"[\w.-]+", name):

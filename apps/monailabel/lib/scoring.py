@@ -101,6 +101,8 @@ class Masks(ScoringMethod):
         if scored:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_table(table, path)
+        else:
+            _logger.warning("no image has labels tagged %r and %r that can be compared", *tags)
         summary = summarise_masks(table, ())
         summary.pop("mismatches")
         return summary | {"table": str(path) if scored else None}

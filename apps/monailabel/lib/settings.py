@@ -22,6 +22,13 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _three(value: object) -> object:
+    numbers = _listed(value)
+    if isinstance(numbers, list) and len(numbers) != 3:
+        raise ValueError("expected three numbers, like 96,96,96")
+    return numbers
+
+
 class AppSettings(BaseModel):
     """Attributes:
     models: names or paths of models, NAME=PATH for a path under another name; none for all in the
@@ -51,7 +58,7 @@ class AppSettings(BaseModel):
     backend: Backend = "torch"
     ensemble: Combination = "mean"
     window: Annotated[
-        tuple[PositiveInt, PositiveInt, PositiveInt] | None, BeforeValidator(_listed)
+        tuple[PositiveInt, PositiveInt, PositiveInt] | None, BeforeValidator(_three)
     ] = None
     overlap: float | None = Field(default=None, ge=0, lt=1)
     skip_air: bool = False

@@ -43,6 +43,17 @@ _SPLIT = "splits_final.json"
 _NO_SPLIT: dict[str, list[str]] = {"train": [], "val": []}
 _RUNS_KEPT = 5
 
+_SETTING_OF = {
+    "max_epochs": "training.epochs",
+    "val_split": "data.validation_fraction",
+    "learning_rate": "training.optimizer.learning_rate",
+    "train_batch_size": "training.batch_size",
+}
+"""What clients of MONAI Label call settings of `voxclick train`."""
+
+_OF_MONAI_LABEL = {"model", "client_id", "gpus", "multi_gpu", "device", "name", "local_rank"}
+"""What requests hold besides; the device is the server's."""
+
 _DEFAULTS = RunConfig(
     training=TrainingSettings(
         epochs=20, batch_size=2, optimizer=OptimizerSettings(learning_rate=5e-4)
@@ -125,10 +136,15 @@ class Training(TrainTask):
         started = datetime.now()
         model = self._served.settings()
         run = RunFolder(self._folder / f"run-{started:%Y%m%d-%H%M%S}")
+        self._warn_of_unknown(request)
         config = self._config(self.config() | dict(request), model)
         self._delete_old_runs()
         run.path.mkdir(parents=True)
-        data, names = self._write_dataset(run.path, datastore, model)
+        try:
+            data, names = self._write_dataset(run.path, datastore, model)
+        except VoxclickError:
+            shutil.rmtree(run.path)
+            raise
         config = self._with_split(config, names, run.path)
         dataset = read_run_dataset(data, config)
         training, validation = split(dataset, config)
@@ -162,14 +178,18 @@ class Training(TrainTask):
             self._write_stats(stats)
             _logger.info(_line(end))
 
-        trainer.fit(training, validation, on_epoch=on_epoch)
-        self._served.take(run.model)
+        result = trainer.fit(training, validation, on_epoch=on_epoch)
+        if result.best_epoch:
+            self._served.take(run.model)
+            shutil.copyfile(run.path / _SPLIT, self._folder / _SPLIT)
+            _logger.info("%s is the model of %s now", self._served.name, run.path)
+        else:
+            _logger.info("no epoch was better: %s stays as it was", self._served.name)
         run.checkpoint.unlink()
         shutil.rmtree(run.path / "labels")
         took = timedelta(seconds=round(time.monotonic() - begin))
         stats = TrainingStats(**(asdict(stats) | {"total_time": str(took)}))
         self._write_stats(stats)
-        _logger.info("%s is the model of %s now", self._served.name, run.path)
         return asdict(stats)
 
     @property
@@ -178,15 +198,10 @@ class Training(TrainTask):
 
     def _config(self, asked: Mapping[str, Any], model: ModelSettings) -> RunConfig:
         """What the client chose, then the app's configuration, then what the model says."""
+        chosen = {setting: asked[option] for option, setting in _SETTING_OF.items()}
         overrides = [
             f"{key}={json.dumps(value)}"  # which is YAML, whatever is in it
-            for key, value in {
-                "training.epochs": asked["max_epochs"],
-                "data.validation_fraction": asked["val_split"],
-                "training.optimizer.learning_rate": asked["learning_rate"],
-                "training.batch_size": asked["train_batch_size"],
-                "data.labels": model.labels,
-            }.items()
+            for key, value in {**chosen, "data.labels": model.labels}.items()
         ]
         files = self._served.files
         if len(files) > 1:
@@ -194,9 +209,14 @@ class Training(TrainTask):
                 f"{self._served.name} is an ensemble of {len(files)} models, which are not trained "
                 "together; serve one of them by itself"
             )
-        config = load_config(
-            self._settings.train_config, [f"weights={json.dumps(str(files[0]))}", *overrides]
-        )
+        overrides.append(f"weights={json.dumps(str(files[0]))}")
+        try:
+            config = load_config(self._settings.train_config, overrides)
+        except UsageError as error:
+            said = str(error)
+            for option, setting in _SETTING_OF.items():
+                said = said.replace(f"--set: {setting}", option).replace(setting, option)
+            raise UsageError(said) from error
         return config if asked["pretrained"] else config.model_copy(update={"weights": None})
 
     def _write_dataset(
@@ -254,13 +274,23 @@ class Training(TrainTask):
         if config.data.splits is not None or config.data.folds is not None:
             return config
         path = self._folder / _SPLIT
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else [_NO_SPLIT]
-        split = extend_split(before[0], names, config.data.validation_fraction, config.seed)
-        for place in (path, folder / _SPLIT):
-            with replace_when_written(place) as temporary:
-                temporary.write_text(json.dumps([split]) + "\n", encoding="utf-8")
+        goes_on = path.is_file() and config.weights is not None and self._served.is_trained_further
+        before = json.loads(path.read_text(encoding="utf-8"))[0] if goes_on else _NO_SPLIT
+        split = extend_split(before, names, config.data.validation_fraction, config.seed)
+        with replace_when_written(folder / _SPLIT) as temporary:
+            temporary.write_text(json.dumps([split]) + "\n", encoding="utf-8")
         data = config.data.model_copy(update={"splits": (folder / _SPLIT).absolute(), "fold": 0})
         return config.model_copy(update={"data": data})
+
+    def _warn_of_unknown(self, request: Mapping[str, Any]) -> None:
+        """Not refused: other apps of MONAI Label have options that clients send to any."""
+        unknown = request.keys() - self.config().keys() - _OF_MONAI_LABEL
+        if unknown:
+            _logger.warning(
+                "%s: there is no such option here, so it is passed over; there are %s",
+                ", ".join(sorted(unknown)),
+                ", ".join(self.config()),
+            )
 
     def _delete_old_runs(self) -> None:
         """All but the last few, finished or not: each has a checkpoint and copies of labels."""

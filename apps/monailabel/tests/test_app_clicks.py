@@ -141,6 +141,22 @@ def test_a_log_goes_on_and_its_clock_stands_still_in_between(tmp_path):
     assert [(t.click, t.seconds) for t in log.clicks] == [(A, 0), (B, 3), (C, 5)]
 
 
+def test_time_with_another_image_does_not_count(tmp_path):
+    clock = Clock()
+    recorder = ClickRecorder(tmp_path, clock)
+    recorder.open("scan", "anna")
+    recorder.open("other", "anna")  # whatever the first one was for
+    for seconds, image, clicks in ((5, "other", [A]), (7, "scan", [A]), (50, "other", [A, B])):
+        clock.now += seconds
+        recorder.record(image, "anna", clicks)
+        recorder.record("scan", "ben", [])  # another client is another matter
+    clock.now += 3
+    recorder.record("other", "anna", [A, B, C])
+    scan, other = (read_click_log(tmp_path / f"{name}_anna.json") for name in ("scan", "other"))
+    assert [timed.seconds for timed in scan.clicks] == [0]
+    assert [timed.seconds for timed in other.clicks] == [5, 5, 8]
+
+
 def test_nothing_is_written_where_nothing_has_changed(tmp_path):
     clock = Clock()
     recorder = ClickRecorder(tmp_path, clock)

@@ -62,7 +62,7 @@ def test_all_is_given_as_text():
     ("conf", "message"),
     [
         ({"modles": "a", "devise": "cpu"}, "modles, devise: there is no such setting; expected"),
-        ({"window": "96,96"}, "window"),
+        ({"window": "96,96"}, "window: expected three numbers, like 96,96,96"),
         ({"window": "96,96,big"}, "window.2: Input should be a valid integer.*got big"),
         ({"overlap": "1"}, r"overlap: Input should be less than 1 \(got 1\)"),
         ({"backend": "tensorrt"}, "backend: Input should be 'torch' or 'openvino'"),
@@ -96,6 +96,12 @@ def test_without_names_all_of_the_folder_are_served(tmp_path):
         "mine": tmp_path / "mine",
         "sw-fastedit": tmp_path / "sw-fastedit.safetensors",
     }
+
+
+def test_the_model_that_comes_along_has_a_name(tmp_path):
+    write_model(tmp_path / "mine.safetensors")
+    expected = {"mine": tmp_path / "mine.safetensors", "phantom-pet": PHANTOM_PET}
+    assert found(tmp_path, "mine", "phantom-pet") == expected
 
 
 def test_models_by_name_and_by_path(tmp_path):
@@ -231,3 +237,6 @@ def test_a_request_may_name_its_model(tmp_path):
     models["lesions"].source.write_bytes(b"damaged")
     touch(models["lesions"].source)
     assert other_labels(models["organs"], models) == ()
+    assert asked_model({}, models) is models["organs"]  # the first that can be read
+    models["organs"].source.unlink()
+    assert asked_model({}, models) is models["lesions"]

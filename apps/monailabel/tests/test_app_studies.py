@@ -68,6 +68,23 @@ def test_a_label_that_nobody_can_learn_is_kept_with_a_warning(server):
     assert (server.studies / "labels/final/ras.nii.gz").is_file()
 
 
+def test_an_image_has_one_label_whatever_its_format(server):
+    client = server.client("formats")
+    save_label(client, server, "flipped", "tumor")
+    final = server.studies / "labels/final"
+    first = (final / "flipped.nii.gz").read_bytes()
+    mask, _ = client.infer("tiny", "flipped", {"result_extension": ".nrrd"})
+    client.save_label("flipped", mask)
+    assert [path.name for path in sorted(final.glob("flipped.*"))] == [
+        "flipped.nii.gz.replaced",
+        "flipped.nrrd",
+    ]
+    assert (final / "flipped.nii.gz.replaced").read_bytes() == first
+    save_label(client, server, "flipped", "tumor")
+    assert not (final / "flipped.nrrd").exists()
+    assert (final / "flipped.nii.gz").read_bytes() == first
+
+
 # Training
 
 
@@ -126,6 +143,27 @@ def test_training_can_be_stopped_and_leaves_the_model_as_it_was(server):
     assert client.train_status()["status"] == "STOPPED"
     assert not client.train_status(check_if_running=True)
     assert not (server.app / "model/trained/tiny/model.safetensors").exists()
+
+
+def test_training_that_betters_nothing_leaves_the_model_as_it_was(server):
+    client = server.client("standing")
+    for image in ("ras", "lps", "flipped", "oblique"):
+        save_label(client, server, image, "tumor")
+    client.infer("learns", "ras", {})
+    options = {"max_epochs": 1, "val_split": 0.25, "learning_rate": 1e-30, "max_epoch": 7}
+    task = run(server, "/train/learns", options)
+    said = "\n".join(task["details"])
+    assert task["status"] == "DONE", said
+    assert "no epoch was better: learns stays as it was" in said
+    assert "max_epoch: there is no such option here, so it is passed over" in said
+    assert not (server.app / "model/trained/learns/model.safetensors").exists()
+    assert client.infer("learns", "ras", {})[1]["windows"] == 0
+
+
+def test_a_wrong_option_of_a_training_is_called_as_it_was_given(server):
+    task = run(server, "/train/learns", {"max_epochs": "two"})
+    assert task["status"] == "ERROR"
+    assert "max_epochs: Input should be a valid integer" in "\n".join(task["details"])
 
 
 def test_training_without_a_fitting_label_says_so(server):
@@ -270,7 +308,8 @@ def annotating(tmp_path):
         )
         for seed, name in enumerate(("one", "two"))
     }
-    return models, Uncertainty(tmp_path / "uncertainty", Sessions(settings))
+    sessions = Sessions(settings)
+    return models, Uncertainty(tmp_path / "uncertainty", sessions), sessions
 
 
 def true_uncertainty(model: Path, studies) -> dict[str, float]:
@@ -287,9 +326,9 @@ def true_uncertainty(model: Path, studies) -> dict[str, float]:
 def test_the_most_uncertain_image_comes_first(model, studies, annotating):
     from lib.active_learning import FindUncertainty, MostUncertain
 
-    models, uncertainty = annotating
+    models, uncertainty, sessions = annotating
     expected = true_uncertainty(models[model].source, studies)
-    strategy = MostUncertain(models, uncertainty, seconds=60)
+    strategy = MostUncertain(models, uncertainty, sessions, seconds=60)
     sample = strategy({"model": model, "client_id": "anna"}, studies)
     best = max(expected, key=expected.__getitem__)
     assert sample == {"id": best, "weight": expected[best], "unknown": 0}
@@ -305,11 +344,11 @@ def test_the_most_uncertain_image_comes_first(model, studies, annotating):
 def test_without_time_only_what_is_known_counts(studies, annotating):
     from lib.active_learning import MostUncertain
 
-    models, uncertainty = annotating
-    hasty = MostUncertain(models, uncertainty, seconds=0)
+    models, uncertainty, sessions = annotating
+    hasty = MostUncertain(models, uncertainty, sessions, seconds=0)
     assert hasty({}, studies) == {"id": "a", "weight": None, "unknown": 4}
     path = Path(studies.get_image_uri("b"))
-    found = uncertainty.find(models["one"], "b", path)
+    found, _ = uncertainty.find(models["one"], "b", path)
     assert hasty({}, studies) == {"id": "b", "weight": found, "unknown": 3}
     # another model has not looked at it, and nobody at the image as it is now
     assert hasty({"model": "two"}, studies)["weight"] is None
@@ -320,8 +359,8 @@ def test_without_time_only_what_is_known_counts(studies, annotating):
 def test_images_that_cannot_be_read_are_passed_over(studies, annotating):
     from lib.active_learning import MostUncertain
 
-    models, uncertainty = annotating
-    strategy = MostUncertain(models, uncertainty, seconds=60)
+    models, uncertainty, sessions = annotating
+    strategy = MostUncertain(models, uncertainty, sessions, seconds=60)
     for name in ("a", "b", "c"):
         Path(studies.get_image_uri(name)).write_bytes(b"no image")
     assert strategy({}, studies)["id"] == "pair_0000"
@@ -348,8 +387,10 @@ def test_next_sample_through_the_server(server):
     from monailabel.client.client import MONAILabelClientException
 
     client = server.client("next")
-    sample = client.next_sample("most_uncertain", {"model": "tiny"})
+    sample = client.next_sample("most_uncertain", {"model": "organs"})
     assert (server.studies / f"{sample['id']}.nii.gz").samefile(sample["path"])
+    # whoever was given it has its first prediction already
+    assert client.infer("organs", sample["id"], {})[1]["windows"] == 0
     for strategy, params in (("first", {}), ("most_uncertain", {"model": "nothing"})):
         with pytest.raises(MONAILabelClientException, match=""):
             client.next_sample(strategy, params)

@@ -51,9 +51,11 @@ class TrainingResult:
     """Attributes:
     best_dice: mean validation Dice over the clicks of the model that was kept; None when there
         are no validation cases, and the last model was kept.
+    best_epoch: after how many epochs it was kept; 0 for the weights that the run began with.
     """
 
     best_dice: float | None
+    best_epoch: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Trainer:
             self.average = average_weights(self.network, settings.average_decay)
         self.loss = SegmentationLoss(settings.loss)
         self.best_dice: float | None = None
+        self.best_epoch = 0
         self._goes_on_from_weights = weights is not None
         self._cases = SplitNames((), ())
 
@@ -182,7 +185,7 @@ class Trainer:
         total_steps = self.settings.epochs * steps_per_epoch
         with TrainingLog(self.folder.tensorboard, total_steps, self.is_first_process) as log:
             if held_out and self._goes_on_from_weights and not resume:
-                self._judge(held_out, log, 0)
+                self._judge(held_out, log, 0, 0)
                 self._save_checkpoint(schedule, 0)  # a run that has a model can be resumed
             for epoch in range(first_epoch, self.settings.epochs):
                 batches = self._batches(prepared, samplers, epoch, steps_per_epoch)
@@ -195,8 +198,9 @@ class Trainer:
                 dice = None
                 is_last = epoch + 1 == self.settings.epochs
                 if held_out and (is_last or (epoch + 1) % self.settings.validate_every == 0):
-                    dice = self._judge(held_out, log, (epoch + 1) * steps_per_epoch)
+                    dice = self._judge(held_out, log, epoch + 1, (epoch + 1) * steps_per_epoch)
                 elif not held_out:
+                    self.best_epoch = epoch + 1
                     self._save_model()
                 self._save_checkpoint(schedule, epoch + 1)
                 if on_epoch is not None:
@@ -205,7 +209,7 @@ class Trainer:
         self.fabric.barrier()
         if not another_follows:
             self._part()
-        return TrainingResult(self.best_dice)
+        return TrainingResult(self.best_dice, self.best_epoch)
 
     def _check_slices(self, case: PreparedCase) -> None:
         i, j, k = case.label.shape
@@ -288,13 +292,13 @@ class Trainer:
             return _label_indices(self.network(network_input))
 
     def _judge(
-        self, cases: Sequence[PreparedCase], log: TrainingLog, step: int
+        self, cases: Sequence[PreparedCase], log: TrainingLog, epochs_done: int, step: int
     ) -> tuple[float, ...]:
         """Validate the model as it is, and keep it if it is the best so far."""
         result = self._validate(cases)
         log.validation(step, result)
         if self.best_dice is None or result.mean_dice > self.best_dice:
-            self.best_dice = result.mean_dice
+            self.best_dice, self.best_epoch = result.mean_dice, epochs_done
             self._save_model()
         return result.dice
 
@@ -325,6 +329,7 @@ class Trainer:
         state: dict[str, Any] = {
             "epochs_done": epochs_done,
             "best_dice": self.best_dice,
+            "best_epoch": self.best_epoch,
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": _plain(self.optimizer).state_dict(),
@@ -354,6 +359,7 @@ class Trainer:
             schedule.last_epoch = state["learning_rate_step"]
             schedule._last_lr = [group["lr"] for group in _plain(self.optimizer).param_groups]
             self.best_dice = state["best_dice"]
+            self.best_epoch = state.get("best_epoch", 0)  # runs before there was one
             return state["epochs_done"]
         except (KeyError, RuntimeError, ValueError) as error:
             raise TrainingError(
