@@ -181,7 +181,8 @@ class Training(TrainTask):
         result = trainer.fit(training, validation, on_epoch=on_epoch)
         if result.best_epoch:
             self._served.take(run.model)
-            shutil.copyfile(run.path / _SPLIT, self._folder / _SPLIT)
+            if (run.path / _SPLIT).is_file():
+                shutil.copyfile(run.path / _SPLIT, self._folder / _SPLIT)
             _logger.info("%s is the model of %s now", self._served.name, run.path)
         else:
             _logger.info("no epoch was better: %s stays as it was", self._served.name)
