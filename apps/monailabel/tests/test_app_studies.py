@@ -384,16 +384,19 @@ def test_any_image_is_one_that_nobody_was_given(studies):
 
 
 def test_next_sample_through_the_server(server):
-    from monailabel.client.client import MONAILabelClientException
-
     client = server.client("next")
     sample = client.next_sample("most_uncertain", {"model": "organs"})
     assert (server.studies / f"{sample['id']}.nii.gz").samefile(sample["path"])
     # whoever was given it has its first prediction already
     assert client.infer("organs", sample["id"], {})[1]["windows"] == 0
-    for strategy, params in (("first", {}), ("most_uncertain", {"model": "nothing"})):
-        with pytest.raises(MONAILabelClientException, match=""):
-            client.next_sample(strategy, params)
+    for strategy, params, status, sentence in (
+        ("first", {}, 404, "there is no strategy 'first'; there are most_uncertain, random"),
+        ("most_uncertain", {"model": "nothing"}, 400, "there is no model 'nothing'; there are"),
+        ("random", {"client_id": 5}, 400, "client_id says 5; expected a name"),
+    ):
+        response = requests.post(f"{server.url}/activelearning/{strategy}", json=params, timeout=60)
+        assert response.status_code == status
+        assert sentence in response.json()["detail"]
     broken = requests.post(
         f"{server.url}/activelearning/most_uncertain", json={"model": "broken"}, timeout=60
     )
