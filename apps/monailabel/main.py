@@ -34,15 +34,14 @@ from lib.active_learning import (
 from lib.batch import BatchSegmentation
 from lib.clicks import ClickRecorder, client_of
 from lib.infer import RequestedImage, SegmentationTask, Sessions
-from lib.labels import read_saved_label
+from lib.labels import FINAL, label_in_studies
 from lib.models import ALONE, find_models, other_labels
 from lib.scoring import Masks, tag_of
 from lib.settings import AppSettings
 from lib.training import Training
 from voxclick.clicks import BACKGROUND
-from voxclick.config import load_config
+from voxclick.datasets.nnunet import image_files, stem
 from voxclick.errors import ModelFileError, UsageError, VoxclickError
-from voxclick.io import IMAGE_SUFFIXES
 from voxclick.model_files import resolve_device
 
 _logger = logging.getLogger(__name__)
@@ -77,9 +76,7 @@ class VoxclickApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self._settings = AppSettings.of_conf(conf or {})
-        # what is wrong with these is said now, not when somebody needs them
-        load_config(self._settings.train_config)
-        resolve_device(self._settings.device)
+        resolve_device(self._settings.device)  # said now, not when somebody needs it
         self._models = find_models(self._settings, Path(app_dir) / "model")
         is_remote = studies.startswith(("http://", "https://"))
         records = Path(app_dir) / "model" / "records" if is_remote else Path(studies) / "labels"
@@ -194,26 +191,26 @@ class VoxclickApp(MONAILabelApp):
     def batch_infer(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
-        self._let_others_go_first()
-        with _answered():
+        with self._as_task():
             return super().batch_infer(request, datastore)
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        self._let_others_go_first()
-        with _answered():
+        with self._as_task():
             return super().train(request)
 
     def scoring(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
-        self._let_others_go_first()
-        with _answered():
+        with self._as_task():
             return super().scoring(request, datastore)
 
-    def _let_others_go_first(self) -> None:
-        """A task in a process of its own: people wait for the server, with the same processors."""
+    @contextmanager
+    def _as_task(self) -> Iterator[None]:
+        """In a process of its own, it lets the server go first, which people wait for."""
         if not self._server_mode and hasattr(os, "nice"):
             os.nice(10)
+        with _answered():
+            yield
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The image to annotate next, ``{}`` if there is none.
@@ -240,18 +237,16 @@ class VoxclickApp(MONAILabelApp):
         Returns:
             ``warning``, why no model can learn it, to be told to the client; ``{}`` if one can.
         """
-        datastore, tag = self.datastore(), DefaultLabelTag.FINAL.value
-        path = Path(datastore.get_label_uri(label_id, tag))
+        datastore = self.datastore()
+        path = Path(datastore.get_label_uri(label_id, FINAL))
         if not path.is_file():  # saved under another tag
             return {}
         _put_aside_older(path)
-        image = Path(datastore.get_image_uri(image_id))
-        info = datastore.get_label_info(label_id, tag)
         problem: str | None = None
         for served in self._models.values():
             try:
                 others = other_labels(served, self._models)
-                read_saved_label(path, info, served.settings().labels, others, image)
+                label_in_studies(datastore, image_id, FINAL, served.settings().labels, others)
             except VoxclickError as error:
                 problem = problem or str(error)
             else:
@@ -296,15 +291,9 @@ def _put_aside_older(label: Path) -> None:
 
     MONAI Label leaves it where it is, and whoever reads the folder takes one of the two.
     """
-    name = label.name[: -len(_suffix_of(label))]
-    for other in label.parent.iterdir():
-        suffix = _suffix_of(other)
-        if other != label and suffix and other.name[: -len(suffix)] == name:
+    for other in image_files(label.parent):
+        if other != label and stem(other) == stem(label):
             other.replace(other.with_name(f"{other.name}.replaced"))
-
-
-def _suffix_of(path: Path) -> str:
-    return next((suffix for suffix in IMAGE_SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def _not_there(what: str, name: object, names: Iterable[str]) -> HTTPException:

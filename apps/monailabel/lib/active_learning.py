@@ -19,7 +19,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.clicks import client_of
 from lib.infer import Sessions, channel_files
-from lib.models import ServedModel, asked_model, stamp_of
+from lib.models import FileStamp, ServedModel, asked_model, stamp_of
 from voxclick import InteractiveSession
 from voxclick.errors import VoxclickError
 from voxclick.files import replace_when_written
@@ -60,6 +60,7 @@ class Uncertainty:
     def __init__(self, folder: Path, sessions: Sessions) -> None:
         self._folder = folder
         self._sessions = sessions
+        self._entries: dict[Path, tuple[FileStamp, dict[str, dict[str, Any]]]] = {}
 
     def known(self, served: ServedModel, name: str, image: Path) -> float | None:
         """What is remembered of an image.
@@ -107,11 +108,14 @@ class Uncertainty:
     def _path(self, served: ServedModel) -> Path:
         return self._folder / f"{served.name}.json"
 
-    @staticmethod
-    def _read(path: Path) -> dict[str, dict[str, Any]]:
+    def _read(self, path: Path) -> dict[str, dict[str, Any]]:
+        """What a file holds; read again only where it has changed, as all images ask for it."""
         if not path.is_file():
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
+        stamp = stamp_of([path])
+        if path not in self._entries or self._entries[path][0] != stamp:
+            self._entries[path] = (stamp, json.loads(path.read_text(encoding="utf-8")))
+        return self._entries[path][1]
 
 
 class MostUncertain(Strategy):
@@ -184,8 +188,10 @@ class MostUncertain(Strategy):
             return {"id": unknown[0], "weight": None, "unknown": len(unknown)} if unknown else None
         best = max(sorted(found), key=found.__getitem__)
         if foremost is not None and foremost[0] == best:
+            # it has the first prediction that the client will ask for
             client = client_of(request)
-            self._sessions.adopt(foremost[1], served, images[best], client)
+            with self._sessions.lease(served, images[best], client, opened=foremost[1]):
+                pass
         return {"id": best, "weight": found[best], "unknown": len(unknown)}
 
 

@@ -19,6 +19,7 @@ from lib.clicks import ClickRecorder, RequestedClicks, clicks_of_request, client
 from lib.models import LoadedModel, ServedModel, other_labels, stamp_of
 from lib.settings import AppSettings
 from voxclick import Click, InteractiveSession, LabelMap, read_volume, write_label_map
+from voxclick.datasets.nnunet import stem
 from voxclick.errors import GeometryError, UnsupportedImageError, UsageError
 from voxclick.io import IMAGE_SUFFIXES, files_of
 from voxclick.session import SessionPool
@@ -45,7 +46,12 @@ class Sessions:
         self._versions: dict[str, Hashable] = {}
 
     def lease(
-        self, served: ServedModel, image: Path, client: str | None, radius_mm: float = 0.0
+        self,
+        served: ServedModel,
+        image: Path,
+        client: str | None,
+        radius_mm: float = 0.0,
+        opened: InteractiveSession | None = None,
     ) -> AbstractContextManager[InteractiveSession]:
         """A session for the time of a ``with`` block, which stays open; see `SessionPool.lease`.
 
@@ -54,29 +60,13 @@ class Sessions:
             image: file of the image, of several channels the first.
             client: who asks.
             radius_mm: how far from a click the mask may change; 0 for no limit.
+            opened: taken where there is none yet: what `open` gave for the same image.
 
         Raises:
             ModelFileError: the model cannot be loaded.
             GeometryError: channels that are missing, or on different grids.
             UnsupportedImageError: the image cannot be read.
         """
-        return self._lease(served, image, client, radius_mm, None)
-
-    def adopt(
-        self, session: InteractiveSession, served: ServedModel, image: Path, client: str | None
-    ) -> None:
-        """Keep a session that `open` gave for what the client will ask next."""
-        with self._lease(served, image, client, 0.0, session):
-            pass
-
-    def _lease(
-        self,
-        served: ServedModel,
-        image: Path,
-        client: str | None,
-        radius_mm: float,
-        opened: InteractiveSession | None,
-    ) -> AbstractContextManager[InteractiveSession]:
         loaded = served.load()
         if self._versions.setdefault(served.name, loaded.version) != loaded.version:
             # sessions of the model as it was would keep its weights
@@ -308,10 +298,8 @@ def _result_suffix(asked: str | None, image: Path) -> str:
 def _radius(asked: object) -> float:
     try:
         radius_mm = float(str(asked or 0))
-    except ValueError as error:
-        raise UsageError(
-            f"radius_mm says {asked!r}; expected a number of mm, 0 for none"
-        ) from error
+    except ValueError:
+        radius_mm = np.nan
     if not 0 <= radius_mm < np.inf:
         raise UsageError(f"radius_mm says {asked!r}; expected a number of mm, 0 for none")
     return radius_mm
@@ -321,16 +309,15 @@ def channel_files(image: Path, channels: Sequence[str]) -> list[Path]:
     """The files of all channels, named as nnU-Net does: ``NAME_0000``, ``NAME_0001``, …"""
     if len(channels) == 1:
         return [image]
-    suffix = next((s for s in IMAGE_SUFFIXES if image.name.lower().endswith(s)), None)
-    name = "" if suffix is None else image.name[: -len(suffix)]
+    name = stem(image)
+    suffix = image.name[len(name) :]
     if not name.endswith(_FIRST_CHANNEL):
         raise UnsupportedImageError(
             f"{image}: the model takes {len(channels)} images ({', '.join(channels)}) in files "
             f"NAME{_FIRST_CHANNEL}, NAME_0001, …; ask for the one that ends in {_FIRST_CHANNEL}"
         )
     name = name.removesuffix(_FIRST_CHANNEL)
-    ending = image.name[len(name) + len(_FIRST_CHANNEL) :]
-    files = [image.with_name(f"{name}_{n:04d}{ending}") for n in range(len(channels))]
+    files = [image.with_name(f"{name}_{n:04d}{suffix}") for n in range(len(channels))]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise GeometryError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -13,6 +13,9 @@ from voxclick import LabelMap, read_label_map
 from voxclick.clicks import BACKGROUND
 from voxclick.errors import DatasetError, GeometryError
 from voxclick.io import read_geometry
+
+if TYPE_CHECKING:
+    from monailabel.interfaces.datastore import Datastore
 
 
 class OfOtherModelsError(DatasetError):
@@ -32,6 +35,39 @@ _LABEL_INFO = TypeAdapter(list[_LabelInfo])
 _LABEL_NAMES = TypeAdapter(dict[str, int])
 
 _ANY_LABELS = tuple(str(value) for value in range(2**16))
+
+
+FINAL = "final"
+"""MONAI Label's tag of labels that somebody has submitted."""
+
+
+def label_in_studies(
+    datastore: Datastore,
+    image: str,
+    tag: str,
+    labels: Sequence[str],
+    others: Collection[str],
+) -> LabelMap:
+    """The label of an image under a tag, on the image's grid; see `read_saved_label`.
+
+    Args:
+        datastore: of the studies.
+        image: its name.
+        tag: which label of it.
+        labels: of the model, background first.
+        others: names that only other models know.
+
+    Raises:
+        VoxclickError: as for `read_saved_label`.
+    """
+    label = datastore.get_label_by_image_id(image, tag)
+    return read_saved_label(
+        Path(datastore.get_label_uri(label, tag)),
+        datastore.get_label_info(label, tag),
+        labels,
+        others,
+        Path(datastore.get_image_uri(image)),
+    )
 
 
 def read_saved_label(

@@ -11,7 +11,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from lib.labels import read_saved_label
+from lib.labels import label_in_studies
 from lib.models import ServedModel, asked_model, other_labels
 from voxclick.errors import UsageError, VoxclickError
 from voxclick.evaluation.masks import ScoredMask, masks_table, summarise_masks
@@ -78,17 +78,9 @@ class Masks(ScoringMethod):
             known = datastore.get_labels_by_image_id(image)
             if not set(tags) <= {str(getattr(tag, "value", tag)) for tag in known}:
                 continue
-            path = Path(datastore.get_image_uri(image))
             try:
                 truth, mask = (
-                    read_saved_label(
-                        Path(datastore.get_label_uri(image, tag)),
-                        datastore.get_label_info(image, tag),
-                        labels,
-                        others,
-                        path,
-                    )
-                    for tag in tags
+                    label_in_studies(datastore, image, tag, labels, others) for tag in tags
                 )
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", image, error)

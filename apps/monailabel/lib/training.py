@@ -13,16 +13,16 @@ import random
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.infer import channel_files
-from lib.labels import OfOtherModelsError, read_saved_label
+from lib.labels import FINAL, OfOtherModelsError, label_in_studies
 from lib.models import ServedModel, other_labels
 from lib.settings import AppSettings
 from voxclick import write_label_map
@@ -96,6 +96,9 @@ class Training(TrainTask):
         served: the model; what comes out takes its place.
         settings: of the app.
         models: all that are served: labels that only others know become background.
+
+    Raises:
+        UsageError: `train_config` cannot be read.
     """
 
     def __init__(
@@ -105,17 +108,17 @@ class Training(TrainTask):
         self._served = served
         self._settings = settings
         self._models = models
+        path = settings.train_config
+        self._said = _DEFAULTS if path is None else load_config(path)
 
     def config(self) -> dict[str, Any]:
         """What a client may choose; it begins as the app's configuration says."""
-        config = self._settings.train_config
-        said = _DEFAULTS if config is None else load_config(config)
         return {
             "pretrained": True,
-            "max_epochs": said.training.epochs,
-            "val_split": said.data.validation_fraction,
-            "learning_rate": said.training.optimizer.learning_rate,
-            "train_batch_size": said.training.batch_size,
+            "max_epochs": self._said.training.epochs,
+            "val_split": self._said.data.validation_fraction,
+            "learning_rate": self._said.training.optimizer.learning_rate,
+            "train_batch_size": self._said.training.batch_size,
         }
 
     def stats(self) -> dict[str, Any]:
@@ -189,7 +192,7 @@ class Training(TrainTask):
         run.checkpoint.unlink()
         shutil.rmtree(run.path / "labels")
         took = timedelta(seconds=round(time.monotonic() - begin))
-        stats = TrainingStats(**(asdict(stats) | {"total_time": str(took)}))
+        stats = replace(stats, total_time=str(took))
         self._write_stats(stats)
         return asdict(stats)
 
@@ -235,13 +238,10 @@ class Training(TrainTask):
         problems: list[str] = []
         for image_id in sorted(datastore.get_labeled_images()):
             image = Path(datastore.get_image_uri(image_id))
-            tag = DefaultLabelTag.FINAL.value
-            label = Path(datastore.get_label_uri(image_id, tag))
-            info = datastore.get_label_info(image_id, tag)
             path = folder / "labels" / f"{image_id}.nii.gz"
             try:
                 images = channel_files(image, model.channels)
-                found = read_saved_label(label, info, model.labels, others, image)
+                found = label_in_studies(datastore, image_id, FINAL, model.labels, others)
                 write_label_map(found, path)
             except OfOtherModelsError as error:
                 _logger.warning("%s; it is not learnt", error)
@@ -327,14 +327,14 @@ def extend_split(
 
 
 def _after(stats: TrainingStats, end: EpochEnd) -> TrainingStats:
-    values = asdict(stats) | {
-        "epoch": end.epochs_done,
-        "best_metric": round(end.best_dice or 0.0, 4),
-        "train": {"loss": round(end.loss, 4)},
-    }
-    if end.dice is not None:
-        values["val"] = {"dice": [round(dice, 4) for dice in end.dice]}
-    return TrainingStats(**values)
+    dice = end.dice and [round(value, 4) for value in end.dice]
+    return replace(
+        stats,
+        epoch=end.epochs_done,
+        best_metric=round(end.best_dice or 0.0, 4),
+        train={"loss": round(end.loss, 4)},
+        val={"dice": dice} if dice else stats.val,
+    )
 
 
 def _line(end: EpochEnd) -> str:

@@ -25,10 +25,6 @@ from voxclick.sliding_window import SlidingWindows
 
 APP = Path(__file__).resolve().parents[1]
 
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
-"""Of the server as of these tests: bits depend on it."""
-
 
 def write_model(
     path: Path, *labels: str, channels: tuple[str, ...] = ("PET",), seed: int = 0

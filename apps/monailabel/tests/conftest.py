@@ -6,7 +6,6 @@ need it are skipped.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +14,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from app_server import APP, GRIDS, Server, write_model, write_sw_fastedit
+from app_server import GRIDS, Server, write_model, write_sw_fastedit
 from voxclick.datasets.phantom_folder import write_phantom_dataset
 from voxclick.weights import PHANTOM_PET
-
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    """The folder of real scans: VOXCLICK_DATA, or ../shared/data beside the project."""
-    root = Path(os.environ.get("VOXCLICK_DATA", APP.parents[2] / "shared" / "data"))
-    if not root.is_dir():
-        pytest.skip(f"no real scans at {root}: set VOXCLICK_DATA to the folder that holds them")
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -248,9 +248,13 @@ def test_a_batch_leaves_first_predictions(server):
         expected = np.asarray(nibabel.load(path).dataobj)
         found = nibabel.load(server.studies / f"labels/original/{image}.nii.gz")
         assert np.array_equal(np.asarray(found.dataobj), expected)
-        info = client.datastore()["objects"][image]["labels"]["original"]["info"]
-        # 3D Slicer reads the names there
-        assert list(info["params"]["label_names"]) == ["background", "tumor"]
+        # 3D Slicer reads the names there; the server hears of it from its watch on the folder
+        labels = wait_for(
+            lambda image=image: client.datastore()["objects"][image]["labels"],
+            lambda labels: "original" in labels,
+        )
+        names = labels["original"]["info"]["params"]["label_names"]
+        assert list(names) == ["background", "tumor"]
 
 
 def test_a_batch_goes_on_after_an_image_that_cannot_be_read(server):
