@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from fastapi import HTTPException
+from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -38,6 +39,7 @@ from lib.labels import FINAL, label_in_studies
 from lib.models import ALONE, find_models, other_labels
 from lib.scoring import Masks, tag_of
 from lib.settings import AppSettings
+from lib.studies import Studies
 from lib.training import Training
 from voxclick.clicks import BACKGROUND
 from voxclick.datasets.nnunet import image_files, stem
@@ -45,6 +47,9 @@ from voxclick.errors import ModelFileError, UsageError, VoxclickError
 from voxclick.model_files import resolve_device
 
 _logger = logging.getLogger(__name__)
+
+_REMOTE = ("http://", "https://")
+"""How the address of studies on another server begins; other studies are a folder."""
 
 
 @contextmanager
@@ -78,7 +83,7 @@ class VoxclickApp(MONAILabelApp):
         self._settings = AppSettings.of_conf(conf or {})
         resolve_device(self._settings.device)  # said now, not when somebody needs it
         self._models = find_models(self._settings, Path(app_dir) / "model")
-        is_remote = studies.startswith(("http://", "https://"))
+        is_remote = studies.startswith(_REMOTE)
         records = Path(app_dir) / "model" / "records" if is_remote else Path(studies) / "labels"
         clicks = self._settings.clicks or records / "clicks"
         self._recorder = ClickRecorder(clicks)
@@ -101,6 +106,23 @@ class VoxclickApp(MONAILabelApp):
             version=voxclick.__version__,
         )
         self._auto_update_scoring = self._settings.auto_scoring
+
+    def init_datastore(self) -> Datastore:
+        if self.studies.startswith(_REMOTE):
+            return super().init_datastore()
+        return Studies(
+            self.studies,
+            extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def datastore(self) -> Datastore:
+        """The studies, with what other processes have changed there."""
+        datastore = super().datastore()
+        if isinstance(datastore, Studies):
+            datastore.reload()
+        return datastore
 
     def init_infers(self) -> dict[str, InferTask]:
         tasks: dict[str, InferTask] = {}
@@ -141,6 +163,7 @@ class VoxclickApp(MONAILabelApp):
         It numbers the segments that it saves by their place among the labels, so background comes
         last; and of all trainings it shows the first, so that is the latest one.
         """
+        self.datastore()  # MONAI Label counts its labels
         info = super().info()
         labels = [label for label in info["labels"] if label != BACKGROUND]
         trainings = {name: stats for name, stats in info["train_stats"].items() if stats}

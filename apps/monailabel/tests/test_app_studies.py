@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -248,13 +249,9 @@ def test_a_batch_leaves_first_predictions(server):
         expected = np.asarray(nibabel.load(path).dataobj)
         found = nibabel.load(server.studies / f"labels/original/{image}.nii.gz")
         assert np.array_equal(np.asarray(found.dataobj), expected)
-        # 3D Slicer reads the names there; the server hears of it from its watch on the folder
-        labels = wait_for(
-            lambda image=image: client.datastore()["objects"][image]["labels"],
-            lambda labels: "original" in labels,
-        )
-        names = labels["original"]["info"]["params"]["label_names"]
-        assert list(names) == ["background", "tumor"]
+        # 3D Slicer reads the names there, which another process has written
+        label = client.datastore()["objects"][image]["labels"]["original"]
+        assert list(label["info"]["params"]["label_names"]) == ["background", "tumor"]
 
 
 def test_a_batch_goes_on_after_an_image_that_cannot_be_read(server):
@@ -278,18 +275,79 @@ def test_a_batch_goes_on_after_an_image_that_cannot_be_read(server):
         requests.delete(f"{server.url}/datastore/image?id={name}", timeout=60)
 
 
+# Several processes on one folder
+
+
+@pytest.fixture
+def label(tmp_path_factory):
+    path = tmp_path_factory.mktemp("label") / "label.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.uint8), np.eye(4)), path)
+    return path
+
+
+def recorded_labels(studies, folder: Path) -> dict[str, list[str]]:
+    """Whose labels the list on disk has, as this process and as a later one reads it."""
+    studies.reload()
+    found = studies.json()["objects"]
+    assert found == type(studies)(str(folder)).json()["objects"]
+    return {
+        name: [label["info"]["saved_by"] for label in image["labels"].values()]
+        for name, image in found.items()
+    }
+
+
+def test_no_process_forgets_what_another_has_saved(studies, tmp_path, label):
+    server, batch = studies, type(studies)(str(tmp_path))
+    server.save_label("a", str(label), "final", {"saved_by": "server"})
+    batch.save_label("b", str(label), "final", {"saved_by": "batch"})
+    batch.save_label("a", str(label), "original", {"saved_by": "batch"})
+    server.update_label_info("b", "final", {"seen": True})
+    expected = {"a": ["server", "batch"], "b": ["batch"], "c": []}
+    assert recorded_labels(server, tmp_path).items() >= expected.items()
+    assert recorded_labels(batch, tmp_path).items() >= expected.items()
+    batch.remove_label("a", "original")
+    server.add_image("d", server.get_image_uri("c"), {})
+    assert recorded_labels(batch, tmp_path).items() >= {"a": ["server"], "d": []}.items()
+
+
+def test_labels_saved_at_the_same_time_are_all_recorded(studies, tmp_path, label):
+    def save(number: int) -> None:
+        process = type(studies)(str(tmp_path))
+        for image in ("a", "b", "c"):
+            process.save_label(image, str(label), f"tag{number}", {"saved_by": number})
+            process.refresh()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(save, range(6)))
+    recorded = recorded_labels(studies, tmp_path)
+    assert [sorted(recorded[image]) for image in ("a", "b", "c")] == [list(range(6))] * 3
+
+
+def test_a_label_that_cannot_be_copied_leaves_the_older_one(studies, tmp_path, label):
+    studies.save_label("a", str(label), "final", {"saved_by": "anna"})
+    path = Path(studies.get_label_uri("a", "final"))
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="missing"):
+        studies.save_label("a", str(tmp_path / "missing.nii.gz"), "final", {"saved_by": "otto"})
+    assert path.read_bytes() == before
+    assert recorded_labels(studies, tmp_path)["a"] == ["anna"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.nii.gz"]
+
+
 # What to annotate next
 
 
 @pytest.fixture
 def studies(tmp_path):
-    """A datastore of five images; the third is large and most uncertain."""
-    local = pytest.importorskip("monailabel.datastore.local")
+    """A folder of five images; the third is large and most uncertain."""
+    pytest.importorskip("monailabel")
+    from lib.studies import Studies
+
     rng = np.random.default_rng(2)
     for name in ("a", "b", "c", "pair_0000", "pair_0001"):
         voxels = rng.uniform(size=(20, 20, 20)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    return local.LocalDatastore(str(tmp_path))
+    return Studies(str(tmp_path))
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""The studies folder, whose list of images and labels several processes change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.interfaces.exception import ImageNotFoundException
+
+from voxclick.files import replace_when_written
+
+
+class Studies(LocalDatastore):
+    """MONAI Label's folder of studies, in which no process forgets what another has written.
+
+    The server, batches and trainings are processes, each with the list ``datastore_v2.json`` in
+    memory. MONAI Label's own class writes what it has in memory, and so loses a label's names that
+    another process has just put there; and it hears of others' changes from events of the file
+    system, some of which it passes over. Here a change begins with what is on disk, and nobody
+    else changes anything until it is written.
+
+    Args:
+        folder: of the studies.
+        **options: of MONAI Label's class.
+    """
+
+    def __init__(self, folder: str, **options: Any) -> None:
+        # MONAI Label's own lock, ``.lock``, guards single reads and writes of the list
+        self._changes = FileLock(Path(folder) / ".changes.lock")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, **options)
+
+    def reload(self) -> None:
+        """Read the list again, if it was written since it was read."""
+        self._init_from_datastore_file()
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]
+    ) -> str:
+        """Save a label; until its copy is whole, the older one stays.
+
+        Args:
+            image_id: whose label it is.
+            label_filename: of the label map.
+            label_tag: which label of it.
+            label_info: what to keep of it in the list.
+
+        Returns:
+            The name of the label.
+
+        Raises:
+            ImageNotFoundException: there is no such image.
+        """
+        with self._change():
+            image = self._datastore.objects.get(image_id)
+            if image is None:
+                raise ImageNotFoundException(f"Image {image_id} not found")
+            _, suffix = self._to_id(Path(label_filename).name)
+            path = Path(self._datastore.label_path(label_tag)) / f"{image_id}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # no suffix of a label map: nobody who lists the folder takes it for one
+            temporary = path.with_name(f".{path.name}.tmp")
+            try:
+                shutil.copy(label_filename, temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
+            image.labels[label_tag] = DataModel(info=info, ext=suffix)
+            self._update_datastore_file()
+        return image_id
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        with self._change():
+            super().remove_label(label_id, label_tag)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        with self._change():
+            super().update_label_info(label_id, label_tag, info)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        with self._change():
+            return super().add_image(image_id, image_filename, image_info)
+
+    def remove_image(self, image_id: str) -> None:
+        with self._change():
+            super().remove_image(image_id)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        with self._change():
+            super().update_image_info(image_id, info)
+
+    def _reconcile_datastore(self) -> None:
+        with self._change():
+            super()._reconcile_datastore()
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """Write the list under a temporary name first; half a list stops the next server."""
+        path = Path(self._datastore_config_path)
+        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+        with replace_when_written(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        self._config_ts = path.stat().st_mtime
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """From what is on disk to what is on disk, one process and one thread at a time."""
+        with self._changes:
+            self._config_ts = 0  # times of files are coarse: two writes may have the same one
+            self.reload()
+            yield
