@@ -120,6 +120,25 @@ def test_labels_in_another_order_are_refused(trained_run, phantom_folder, tmp_pa
     assert "the model expects background, tumor" in message
 
 
+def test_labels_that_were_renamed_in_training_are_named_again(
+    trained_run, phantom_folder, tmp_path, capsys
+):
+    data = with_description(
+        phantom_folder, tmp_path / "data", labels={"background": 0, "lesion": 1}
+    )
+    arguments = ["--steps", "0", "--no-baselines"]
+    assert evaluate(data, trained_run, tmp_path / "out", *arguments) == 1
+    assert "--labels background,tumor" in " ".join(capsys.readouterr().err.split())
+    arguments += ["--labels", "background,tumor"]
+    assert evaluate(data, trained_run, tmp_path / "out", *arguments) == 0
+    assert evaluate(phantom_folder, trained_run, tmp_path / "same", *arguments) == 0
+    pd.testing.assert_frame_equal(
+        without_seconds(tmp_path / "out"), without_seconds(tmp_path / "same")
+    )
+    assert evaluate(data, trained_run, tmp_path / "three", "--labels", "background,liver,tumor")
+    assert "background, liver, tumor" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_data_set_that_declares_nothing_is_taken_at_the_models_word(
     trained_run, phantom_folder, tmp_path
 ):
@@ -274,6 +293,19 @@ def test_changed_clicks_are_noticed(trained_run, phantom_folder, tmp_path):
         assert record["prompts"][0][1][0]["voxels"] == [list(index)]
 
 
+def test_recorded_clicks_that_are_too_many_are_said(trained_run, phantom_folder, tmp_path, capsys):
+    folder = tmp_path / "clicks"
+    said = [Click((index, 3, 3), "tumor") for index in range(3)]
+    write_clicks(said, folder / "PHANTOM_003.json")
+    arguments = ["--protocol", "recorded", "--clicks", str(folder), "--no-baselines", "--steps"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert evaluate(phantom_folder, trained_run, tmp_path / "two", *arguments, "2") == 0
+        assert "3 clicks, of which the first 2" in " ".join(capsys.readouterr().err.split())
+        assert evaluate(phantom_folder, trained_run, tmp_path / "three", *arguments, "3") == 0
+        assert "of which" not in capsys.readouterr().err
+
+
 def test_the_place_of_a_case_decides_on_its_scribbles(trained_run, phantom_folder, tmp_path):
     for split in ("test", "all"):  # the test case comes first, then last
         arguments = ["--protocol", "autopet5", "--no-baselines", "--split", split]
@@ -301,7 +333,7 @@ def without_seconds(folder):
     return pd.read_csv(folder / "scores.csv").drop(columns="seconds")
 
 
-def test_an_interrupted_run_goes_on(trained_run, phantom_folder, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on(trained_run, phantom_folder, tmp_path, monkeypatch, capsys):
     arguments = ["--steps", "2", "--split", "all", "--no-baselines"]
     assert evaluate(phantom_folder, trained_run, tmp_path / "whole", *arguments) == 0
 
@@ -315,6 +347,7 @@ def test_an_interrupted_run_goes_on(trained_run, phantom_folder, tmp_path, monke
 
     monkeypatch.setattr(InteractiveSession, "predict", interrupted)
     assert evaluate(phantom_folder, trained_run, tmp_path / "halved", *arguments) == 130
+    assert "interrupted" in capsys.readouterr().err
     assert not (tmp_path / "halved/scores.csv").exists()
     done = next((tmp_path / "halved/cases").iterdir()).read_bytes()
     predicted.clear()

@@ -31,6 +31,7 @@ from voxclick.cli.options import (
     SeedOption,
     cache_settings,
     choose_model,
+    label_names,
 )
 from voxclick.cli.progress import step_progress
 from voxclick.cli.train import split as split_of_run
@@ -130,6 +131,13 @@ def evaluate(
         bool, typer.Option("--no-baselines", help="the model alone, which is faster")
     ] = False,
     split: Annotated[Split, typer.Option("--split", help="which cases")] = Split.test,
+    labels_said: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            help="the data set's, names by value with commas between, instead of what it says",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="only so many cases")] = None,
     save_masks: Annotated[
         SavedMasks, typer.Option("--save-masks", help="the last mask of every case, or every one")
@@ -161,11 +169,12 @@ def evaluate(
     }
     settings = _settings({name: value for name, value in said.items() if value is not None})
     _check_clicks(clicks, protocol)
+    labels = None if labels_said is None else label_names(labels_said)
     started = datetime.now(timezone.utc)
     with joined_shard() as shard:
         chosen = choose_model(model, ensemble, shard.device(device), backend, overrides)
         held_out_by = load_run(model) if split is Split.validation else None
-        cases = choose_cases(data, split, chosen.model.settings, held_out_by)
+        cases = choose_cases(data, split, chosen.model.settings, held_out_by, labels)
         if held_out_by is not None:
             refuse_another_split(data, cases, folder_of_run(model))
         cases = cases[:limit]
@@ -281,7 +290,11 @@ def refuse_another_split(data: Path, cases: Sequence[Case], folder: RunFolder) -
 
 
 def choose_cases(
-    data: Path, split: Split, settings: ModelSettings, held_out_by: RunConfig | None = None
+    data: Path,
+    split: Split,
+    settings: ModelSettings,
+    held_out_by: RunConfig | None = None,
+    labels: tuple[str, ...] | None = None,
 ) -> tuple[Case, ...]:
     """The labelled cases of one split.
 
@@ -290,14 +303,17 @@ def choose_cases(
         split: which part of it.
         settings: of the model.
         held_out_by: for the validation cases, the run that was validated on them.
+        labels: of the data set, by index; None takes what that run, or the data set, says.
 
     Raises:
         DatasetError: there are none, or the data set declares other labels or channels than the
             model's; labels in another order are other ones.
     """
-    labels = None if held_out_by is None else held_out_by.data.labels
+    if labels is None and held_out_by is not None:
+        labels = held_out_by.data.labels
     dataset = with_channels_of(read_dataset(data, labels), settings)
-    refuse_other_names(data, "labels", dataset.labels, settings.labels)
+    remedy = f"if the same values mean the same, say --labels {','.join(settings.labels)}"
+    refuse_other_names(data, "labels", dataset.labels, settings.labels, remedy)
     refuse_other_names(data, "channels", dataset.channels, settings.channels)
     cases = {
         Split.test: dataset.test,
@@ -328,7 +344,11 @@ def with_channels_of(dataset: Dataset, settings: ModelSettings) -> Dataset:
 
 
 def refuse_other_names(
-    data: Path, kind: str, declared: tuple[str, ...], expected: tuple[str, ...]
+    data: Path,
+    kind: str,
+    declared: tuple[str, ...],
+    expected: tuple[str, ...],
+    remedy: str = "correct what the data set says of itself",
 ) -> None:
     """Refuse a data set that declares other labels, or other channels, than the model's.
 
@@ -341,8 +361,7 @@ def refuse_other_names(
     if declared != expected and _is_declared(declared) and not takes_any:
         raise DatasetError(
             f"{data}: its {kind} are {', '.join(declared)}, but the model expects "
-            f"{', '.join(expected)}, in this order; correct what the data set says of itself, "
-            "or take another model"
+            f"{', '.join(expected)}, in this order; {remedy}, or take another model"
         )
 
 

@@ -20,6 +20,7 @@ from voxclick.cli.options import (
     DeviceOption,
     InferenceOverrides,
     SeedOption,
+    label_names,
 )
 from voxclick.cli.progress import case_progress, step_progress
 from voxclick.clicks.logs import ClickLog
@@ -71,7 +72,7 @@ def metrics(
     predictions: Annotated[
         Path | None, typer.Argument(help="masks of the same names, or one file")
     ] = None,
-    label_names: Annotated[
+    labels_said: Annotated[
         str | None,
         typer.Option(
             "--labels",
@@ -101,13 +102,18 @@ def metrics(
     with --model and --images set beside a simulated user's on the same cases.
     """
     _check_belonging(labels, predictions, click_logs, model, images, overrides)
+    named = None if labels_said is None else label_names(labels_said)
     replay = None
     if model is not None and images is not None:
         loaded = load_model(model, device, backend.value)
+        _refuse_other_labels(named, loaded)
         replay = _Replay(
-            loaded, override_inference(loaded.settings, overrides), _cases(images, loaded), seed
+            model=loaded,
+            inference=override_inference(loaded.settings, overrides),
+            cases=_cases(images, loaded, named),
+            seed=seed,
         )
-    names = _label_names(label_names, replay)
+    names = named or (replay.model.settings.labels if replay else DEFAULT_LABELS)
     truth = label_files(labels) if labels is not None else {}
     if replay is not None:
         truth = replay.labels
@@ -203,32 +209,20 @@ def _check_belonging(
         )
 
 
-def _cases(images: Path, model: Model) -> dict[str, Case]:
+def _cases(images: Path, model: Model, labels: tuple[str, ...] | None) -> dict[str, Case]:
     if model.settings.guidance is None:
         raise UsageError("--model: was trained without clicks, so it cannot replay any")
-    return {case.name: case for case in choose_cases(images, Split.all, model.settings)}
+    cases = choose_cases(images, Split.all, model.settings, labels=labels)
+    return {case.name: case for case in cases}
 
 
-def _label_names(said: str | None, replay: _Replay | None) -> tuple[str, ...]:
-    """Names by value.
-
-    Raises:
-        UsageError: fewer than two, an empty or a repeated one, or others than the model's.
-    """
-    of_model = None if replay is None else replay.model.settings.labels
-    if said is None:
-        return of_model or DEFAULT_LABELS
-    names = tuple(name.strip() for name in said.split(","))
-    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+def _refuse_other_labels(named: tuple[str, ...] | None, model: Model) -> None:
+    of_model = model.settings.labels
+    if named not in (None, of_model):
         raise UsageError(
-            f"--labels {said!r}: expected different names with commas between, background first, "
-            "like background,tumor"
+            f"--labels {','.join(named)}: the labels of --model are {','.join(of_model)}; "
+            "leave it away"
         )
-    if of_model not in (None, names):
-        raise UsageError(
-            f"--labels {said!r}: the labels of --model are {','.join(of_model)}; leave it away"
-        )
-    return names
 
 
 def _leave_scores(

@@ -157,6 +157,21 @@ def choose_model(
     return ChosenModel(model, inference, described)
 
 
+def label_names(said: str) -> tuple[str, ...]:
+    """What --labels says: names by value, background first.
+
+    Raises:
+        UsageError: fewer than two, an empty or a repeated one.
+    """
+    names = tuple(name.strip() for name in said.split(","))
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise UsageError(
+            f"--labels {said!r}: expected different names with commas between, background first, "
+            "like background,tumor"
+        )
+    return names
+
+
 def cache_settings(
     dtype: CacheDtype, host_gib: float, gpu_gib: float, disk_gib: float
 ) -> CacheSettings:

@@ -1,6 +1,6 @@
 """How a command ends: an exit code, and an error as one message.
 
-Exit codes: 0 fine, 1 failed, 2 wrong use.
+Exit codes: 0 fine, 1 failed, 2 wrong use, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from rich.text import Text
 
 from voxclick.cli.console import plain_console
 from voxclick.errors import UsageError, VoxclickError
+
+_INTERRUPTED = 130
+"""As shells have it of what Ctrl-C has ended; typer exits with it, too."""
 
 
 def reporting_errors(run: Callable[[], int | None], debug: bool) -> int:
@@ -29,10 +32,9 @@ def reporting_errors(run: Callable[[], int | None], debug: bool) -> int:
             return _exit_code(run)
         warnings.showwarning = _one_line_warning(console)
         try:
-            return _exit_code(run)
+            code = _exit_code(run)
         except KeyboardInterrupt:
-            console.print("interrupted")
-            return 1
+            code = _INTERRUPTED
         except VoxclickError as error:
             _print_error(console, error)
             return 2 if isinstance(error, UsageError) else 1
@@ -53,6 +55,9 @@ def reporting_errors(run: Callable[[], int | None], debug: bool) -> int:
                 "This is a fault of voxclick; run again with --debug and report the traceback."
             )
             return 1
+        if code == _INTERRUPTED:
+            console.print("interrupted")
+        return code
 
 
 def _exit_code(run: Callable[[], int | None]) -> int:

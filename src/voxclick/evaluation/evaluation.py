@@ -244,6 +244,13 @@ class Evaluation:
                 f"{path}: has clicks for {', '.join(sorted(unknown))}; the model knows "
                 f"{', '.join(self.model.settings.labels)}"
             )
+        steps = self.settings.steps
+        if self.settings.protocol is Protocol.recorded and len(clicks) > steps:
+            warnings.warn(
+                f"{path}: has {len(clicks)} clicks, of which the first {steps} are replayed; "
+                f"--steps {len(clicks)} takes them all",
+                stacklevel=2,
+            )
         return tuple(clicks)
 
     def _identity(self) -> dict[str, Any]:
