@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import HTTPException
 from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
@@ -43,7 +42,8 @@ from lib.studies import Studies
 from lib.training import Training
 from voxclick.clicks import BACKGROUND
 from voxclick.datasets.nnunet import image_files, stem
-from voxclick.errors import ModelFileError, UsageError, VoxclickError
+from voxclick.errors import ModelFileError, NotEnoughMemoryError, UsageError, VoxclickError
+from voxclick.hardware import saying_when_memory_is_full
 from voxclick.model_files import resolve_device
 
 _logger = logging.getLogger(__name__)
@@ -56,13 +56,12 @@ _REMOTE = ("http://", "https://")
 def _answered() -> Iterator[None]:
     """What is wrong reaches the client in a sentence; MONAI Label hides what it does not know."""
     try:
-        yield
-    except ModelFileError as error:
+        with saying_when_memory_is_full():
+            yield
+    except (ModelFileError, NotEnoughMemoryError) as error:
         raise HTTPException(500, str(error)) from error
     except VoxclickError as error:
         raise HTTPException(400, str(error)) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise HTTPException(500, f"there is not enough memory for this: {error}") from error
     except OSError as error:
         raise HTTPException(500, f"a file cannot be read or written: {error}") from error
 
@@ -197,8 +196,9 @@ class VoxclickApp(MONAILabelApp):
             tag = tag_of(request, "label_tag", DefaultLabelTag.ORIGINAL)
             save = _is_true(request, "save_label") and image.in_studies
             try:
-                file, params = task({**request, "image": image}, recorder)
-            except (MemoryError, torch.OutOfMemoryError):
+                with saying_when_memory_is_full():
+                    file, params = task({**request, "image": image}, recorder)
+            except NotEnoughMemoryError:
                 self._open_sessions.close_idle()
                 file, params = task({**request, "image": image}, recorder)
             label = file
@@ -327,7 +327,7 @@ def _is_upload(path: Path) -> bool:
     """Whether this is a file that MONAI Label has just made for an image that was sent along."""
     return (
         path.parent == Path(tempfile.gettempdir())
-        and re.fullmatch(r"tmp[a-z0-9_]{8}(\.\w+)*", path.name) is not None
+        and re.fullmatch(r"tmp[a-z0-9_]{8}(\..*)?", path.name) is not None
         and not path.is_symlink()
         and path.is_file()
         and (not hasattr(os, "getuid") or path.stat().st_uid == os.getuid())

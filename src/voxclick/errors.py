@@ -41,5 +41,9 @@ class EvaluationError(VoxclickError):
     """Cases of an evaluation failed; the message lists them."""
 
 
+class NotEnoughMemoryError(VoxclickError):
+    """Neither main memory nor the GPU's holds what is asked for."""
+
+
 class UsageError(VoxclickError):
     """A setting or an argument is wrong; exit code 2 on the command line."""

@@ -9,7 +9,7 @@ import pytest
 
 from voxclick import Click
 from voxclick.clicks import read_clicks, write_clicks
-from voxclick.errors import ClickError
+from voxclick.errors import ClickError, UsageError
 from voxclick.volume import VolumeGeometry
 
 LABELS = ("background", "tumor")
@@ -43,6 +43,19 @@ def test_whole_numbers_of_any_kind_are_a_voxel_of_plain_ones(index, tmp_path):
 def test_anything_but_three_whole_numbers_is_refused(index):
     with pytest.raises(ClickError, match="expected three whole numbers"):
         Click(index, "tumor")
+
+
+@pytest.mark.parametrize("space", ["RAS", "mm", "", None, "voxels"])
+def test_an_unknown_space_is_refused_and_not_taken_for_voxels(space):
+    with pytest.raises(UsageError, match="expected one of voxel, ras, lps"):
+        Click.at((5.0, 6.0, 7.0), "tumor", space, GRID)
+
+
+@pytest.mark.parametrize("space", ["voxel", "ras", "lps"])
+@pytest.mark.parametrize("position", [(1, 2), (1, 2, 3, 4), None, 7, "1,2,3", (1, None, 3)])
+def test_a_position_has_three_numbers(position, space):
+    with pytest.raises(ClickError, match="three numbers"):
+        Click.at(position, "tumor", space, GRID)
 
 
 def test_positions_in_mm_become_the_nearest_voxel():

@@ -23,6 +23,7 @@ from lib.models import FileStamp, ServedModel, asked_model, stamp_of
 from voxclick import InteractiveSession
 from voxclick.errors import VoxclickError
 from voxclick.files import replace_when_written
+from voxclick.hardware import saying_when_memory_is_full
 
 _logger = logging.getLogger(__name__)
 
@@ -174,7 +175,8 @@ class MostUncertain(Strategy):
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None and time.monotonic() < end:
-                    value, session = self._uncertainty.find(served, name, path)
+                    with saying_when_memory_is_full():
+                        value, session = self._uncertainty.find(served, name, path)
                     if value > max(found.values(), default=-1.0):
                         foremost = (name, session)
             except VoxclickError as error:
@@ -242,7 +244,8 @@ class FindUncertainty(ScoringMethod):
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None:
-                    value, _ = self._uncertainty.find(served, name, path)
+                    with saying_when_memory_is_full():
+                        value, _ = self._uncertainty.find(served, name, path)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from lib.labels import label_in_studies
 from lib.models import ServedModel, asked_model, other_labels
+from lib.studies import is_tag
 from voxclick.errors import UsageError, VoxclickError
 from voxclick.evaluation.masks import ScoredMask, masks_table, summarise_masks
 from voxclick.evaluation.results import write_table
@@ -22,14 +22,14 @@ _logger = logging.getLogger(__name__)
 
 
 def tag_of(request: Mapping[str, Any], key: str, otherwise: DefaultLabelTag) -> str:
-    """The tag of labels that a request names; it becomes the name of a folder.
+    """The tag of labels that a request names.
 
     Raises:
         UsageError: no name for one.
     """
     tag = request.get(key) or otherwise
     tag = str(tag.value if isinstance(tag, DefaultLabelTag) else tag)
-    if not re.fullmatch(r"[\w-][\w.-]*", tag):
+    if not is_tag(tag):
         raise UsageError(f"{key} says {tag!r}; expected a tag like 'final' or 'original'")
     return tag
 

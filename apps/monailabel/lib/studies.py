@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException
@@ -17,8 +19,16 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from voxclick.files import replace_when_written
 
 
+def is_tag(name: str) -> bool:
+    """Whether this can be a tag of labels: it becomes the name of a folder."""
+    return re.fullmatch(r"[\w-][\w.-]*", name) is not None
+
+
 class Studies(LocalDatastore):
     """MONAI Label's folder of studies, in which no process forgets what another has written.
+
+    Names come from whoever reaches the server; what would lie elsewhere than in the folder, or be
+    another kind of file, is refused.
 
     The server, batches and trainings are processes, each with the list ``datastore_v2.json`` in
     memory. MONAI Label's own class writes what it has in memory, and so loses a label's names that
@@ -56,13 +66,16 @@ class Studies(LocalDatastore):
             The name of the label.
 
         Raises:
+            HTTPException: 400 for a tag that cannot be one, or a file of another kind.
             ImageNotFoundException: there is no such image.
         """
+        if not is_tag(label_tag):
+            raise HTTPException(400, f"tag {label_tag!r}: expected one like 'final' or 'original'")
+        suffix = self._suffix(label_filename)
         with self._change():
             image = self._datastore.objects.get(image_id)
             if image is None:
                 raise ImageNotFoundException(f"Image {image_id} not found")
-            _, suffix = self._to_id(Path(label_filename).name)
             path = Path(self._datastore.label_path(label_tag)) / f"{image_id}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             # no suffix of a label map: nobody who lists the folder takes it for one
@@ -86,6 +99,9 @@ class Studies(LocalDatastore):
             super().update_label_info(label_id, label_tag, info)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        self._suffix(image_filename)
+        if re.search(r"^\.|[/\\\0]", image_id):
+            raise HTTPException(400, f"image {image_id!r}: expected a name without / and \\")
         with self._change():
             return super().add_image(image_id, image_filename, image_info)
 
@@ -108,6 +124,19 @@ class Studies(LocalDatastore):
         with replace_when_written(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         self._config_ts = path.stat().st_mtime
+
+    def _suffix(self, path: str) -> str:
+        """Of a kind of file that the studies list.
+
+        Raises:
+            HTTPException: of another.
+        """
+        kinds = [pattern.removeprefix("*") for pattern in self._extensions]
+        found = [kind for kind in kinds if path.endswith(kind)]
+        if not found:
+            name = Path(path).name
+            raise HTTPException(400, f"{name}: expected a file of one of {', '.join(kinds)}")
+        return max(found, key=len)
 
     @contextmanager
     def _change(self) -> Iterator[None]:

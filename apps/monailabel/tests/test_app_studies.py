@@ -334,6 +334,28 @@ def test_a_label_that_cannot_be_copied_leaves_the_older_one(studies, tmp_path, l
     assert [file.name for file in path.parent.iterdir()] == ["a.nii.gz"]
 
 
+@pytest.mark.parametrize(
+    ("name", "tag", "message"),
+    [
+        ("label.nii.gz", "../../outside", "tag '../../outside'"),
+        ("label.nii.gz", "/tmp", "tag '/tmp'"),
+        ("label.nii.gz", "..", "tag '..'"),
+        ("label.py", "final", r"label.py: expected a file of one of \.nii\.gz"),
+    ],
+)
+def test_nothing_is_written_outside_the_studies(name, tag, message, studies, tmp_path, label):
+    from fastapi import HTTPException
+
+    file = label.rename(label.with_name(name))
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.raises(HTTPException, match=message):
+        studies.save_label("a", str(file), tag, {})
+    for image in ("../b", ".b", "x/../../b", "c\\b"):
+        with pytest.raises(HTTPException, match="expected"):
+            studies.add_image(image, str(file), {})
+    assert sorted(tmp_path.parent.rglob("*")) == before
+
+
 # What to annotate next
 
 

@@ -34,6 +34,7 @@ from voxclick.cli.progress import case_progress
 from voxclick.datasets import Case, is_dataset, read_case_images, read_dataset, read_images
 from voxclick.errors import DatasetError, UsageError, VoxclickError
 from voxclick.evaluation.results import write_table
+from voxclick.hardware import saying_when_memory_is_full
 from voxclick.model_files import Model, ModelSettings
 from voxclick.session import InteractiveSession
 from voxclick.sliding_window import CacheSettings, InferenceSettings
@@ -103,8 +104,9 @@ def rank(
     with case_progress("ranking", len(cases)) as on_case:
         for case in cases:
             try:
-                ranked.append(rank_case(case, chosen.model, chosen.inference, cache))
-            except (VoxclickError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+                with saying_when_memory_is_full():
+                    ranked.append(rank_case(case, chosen.model, chosen.inference, cache))
+            except (VoxclickError, OSError) as error:
                 failures.append(f"{case.name}: {error}")
             else:
                 # after every case, so that an interrupted run leaves what it knows

@@ -8,12 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
 from voxclick.cli.console import plain_console
 from voxclick.errors import UsageError, VoxclickError
+from voxclick.hardware import saying_when_memory_is_full
 
 _INTERRUPTED = 130
 """As shells have it of what Ctrl-C has ended; typer exits with it, too."""
@@ -32,7 +32,8 @@ def reporting_errors(run: Callable[[], int | None], debug: bool) -> int:
             return _exit_code(run)
         warnings.showwarning = _one_line_warning(console)
         try:
-            code = _exit_code(run)
+            with saying_when_memory_is_full():
+                code = _exit_code(run)
         except KeyboardInterrupt:
             code = _INTERRUPTED
         except VoxclickError as error:
@@ -41,13 +42,6 @@ def reporting_errors(run: Callable[[], int | None], debug: bool) -> int:
         except OSError as error:  # a disk that is full, a folder that may not be written
             place = f"{error.filename}: " if error.filename else ""
             _print_error(console, f"{place}{error.strerror or error}")
-            return 1
-        except torch.OutOfMemoryError as error:
-            _print_error(
-                console,
-                "the GPU's memory is full; use a smaller inference.window_batch or "
-                f"training.batch_size, or --device cpu ({str(error).splitlines()[0]})",
-            )
             return 1
         except Exception as error:  # noqa: BLE001 - said to be a fault of ours, and how to see where
             console.print(

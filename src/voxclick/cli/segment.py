@@ -28,7 +28,7 @@ from voxclick.cli.options import (
     choose_model,
 )
 from voxclick.cli.progress import window_progress
-from voxclick.clicks import Click, read_clicks
+from voxclick.clicks import Click, ClickSpace, read_clicks
 from voxclick.errors import UnsupportedImageError, UsageError
 from voxclick.io import (
     IMAGE_SUFFIXES,
@@ -41,8 +41,8 @@ from voxclick.session import DEFAULT_RADIUS_MM, InteractiveSession
 from voxclick.volume import VolumeGeometry
 
 
-class ClickSpace(str, Enum):
-    """What the three numbers of --click are."""
+class ClickSpaceName(str, Enum):
+    """`voxclick.clicks.ClickSpace`, for the command line."""
 
     voxel = "voxel"
     ras = "ras"
@@ -70,9 +70,9 @@ def segment(
         Path | None, typer.Option("--clicks", help="a JSON file of clicks, in voxels of the image")
     ] = None,
     space: Annotated[
-        ClickSpace,
+        ClickSpaceName,
         typer.Option("--space", help="--click in voxels of the file, or in RAS or LPS mm"),
-    ] = ClickSpace.voxel,
+    ] = ClickSpaceName.voxel,
     start_from: Annotated[
         Path | None,
         typer.Option("--start-from", help="a mask to correct; it stands wherever no click is near"),
@@ -116,7 +116,7 @@ def segment(
     if start_from is not None:
         mask = read_label_map(start_from, labels)
         session.start_from(mask, radius_mm or DEFAULT_RADIUS_MM)
-    session.add([parse_click(text, space, volumes[0].geometry) for text in click or []])
+    session.add([parse_click(text, space.value, volumes[0].geometry) for text in click or []])
     if clicks is not None:
         session.add(read_clicks(clicks))
     with window_progress("segmenting") as on_window:
@@ -155,7 +155,7 @@ def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click
 
     Raises:
         UsageError: not of that form.
-        ClickError: a position in mm that lies outside the image.
+        ClickError: a fraction of a voxel, or a position in mm that lies outside the image.
     """
     position, separator, label = text.partition(":")
     try:
@@ -167,10 +167,4 @@ def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click
         ) from error
     if not separator or not label:
         raise UsageError(f"--click {text!r}: the label is missing; expected X,Y,Z:label")
-    if space is ClickSpace.ras:
-        return Click.at_ras_mm((x, y, z), label, geometry)
-    if space is ClickSpace.lps:
-        return Click.at_lps_mm((x, y, z), label, geometry)
-    if not (x.is_integer() and y.is_integer() and z.is_integer()):
-        raise UsageError(f"--click {text!r}: voxels are whole numbers; for mm say --space ras")
-    return Click((int(x), int(y), int(z)), label)
+    return Click.at((x, y, z), label, space, geometry)

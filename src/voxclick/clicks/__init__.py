@@ -1,6 +1,6 @@
 """Clicks, the files that hold them, and the prompts that become clicks."""
 
-from voxclick.clicks.click import BACKGROUND, Click
+from voxclick.clicks.click import BACKGROUND, Click, ClickSpace
 from voxclick.clicks.files import read_clicks, write_clicks
 from voxclick.clicks.history import ClickHistory
 from voxclick.clicks.logs import ClickLog, TimedClick, read_click_log, write_click_log
@@ -18,6 +18,7 @@ __all__ = [
     "Click",
     "ClickHistory",
     "ClickLog",
+    "ClickSpace",
     "PromptSettings",
     "TimedClick",
     "clicks_from_box",

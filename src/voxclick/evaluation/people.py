@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from voxclick.clicks.logs import ClickLog, read_click_log
 from voxclick.datasets import Case
@@ -24,6 +23,7 @@ from voxclick.evaluation.results import QUALITIES, each_rounded, rounded
 from voxclick.evaluation.runner import CaseEvaluation, Step, read_scan
 from voxclick.evaluation.scoring import CaseScores
 from voxclick.evaluation.settings import EvaluationSettings, Protocol
+from voxclick.hardware import saying_when_memory_is_full
 from voxclick.model_files import Model
 from voxclick.session import InteractiveSession
 from voxclick.sliding_window import InferenceSettings
@@ -208,18 +208,24 @@ class UserStudy:
             What was replayed, and why the other logs were not.
         """
         try:
-            scan = read_scan(case, self.model.settings)
-            fitting, mismatches = _fitting(logs, scan.label)
-            session = InteractiveSession(self.model, scan.volumes, self.inference)
-            most = max((len(log.standing) for log in fitting), default=0)
-            # first, for what it is told is new to the session, so that its seconds are real
-            simulated = self._click(session, scan, Protocol.largest_error, most) if fitting else ()
-            replayed = tuple(
-                ReplayedLog(log, self._replay(session, scan, log), simulated[: _steps(log)])
-                for log in fitting
-            )
-        except (VoxclickError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            with saying_when_memory_is_full():
+                return self._replay_all(case, logs)
+        except (VoxclickError, OSError) as error:
             return (), tuple(Mismatch(annotation_name(log), str(error)) for log in logs)
+
+    def _replay_all(
+        self, case: Case, logs: Sequence[ClickLog]
+    ) -> tuple[tuple[ReplayedLog, ...], tuple[Mismatch, ...]]:
+        scan = read_scan(case, self.model.settings)
+        fitting, mismatches = _fitting(logs, scan.label)
+        session = InteractiveSession(self.model, scan.volumes, self.inference)
+        most = max((len(log.standing) for log in fitting), default=0)
+        # first, for what it is told is new to the session, so that its seconds are real
+        simulated = self._click(session, scan, Protocol.largest_error, most) if fitting else ()
+        replayed = tuple(
+            ReplayedLog(log, self._replay(session, scan, log), simulated[: _steps(log)])
+            for log in fitting
+        )
         return replayed, mismatches
 
     def _replay(

@@ -4,7 +4,6 @@ from voxclick.session.clicked_image import ClickedImage
 from voxclick.session.pool import SessionPool
 from voxclick.session.session import (
     DEFAULT_RADIUS_MM,
-    ClickSpace,
     InteractiveSession,
     Prediction,
     Update,
@@ -13,7 +12,6 @@ from voxclick.session.uncertainty import Proposal, Survey
 
 __all__ = [
     "DEFAULT_RADIUS_MM",
-    "ClickSpace",
     "ClickedImage",
     "InteractiveSession",
     "Prediction",

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
-from voxclick.clicks import Click, ClickHistory
+from voxclick.clicks import Click, ClickHistory, ClickSpace
 from voxclick.errors import ClickError, GeometryError, SessionFileError, UsageError
 from voxclick.geometry.box import Box
 from voxclick.model_files import Model
@@ -35,9 +35,6 @@ from voxclick.sliding_window import (
 )
 from voxclick.types import Index3, MarginsTensor, Vector3
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
-
-ClickSpace: TypeAlias = Literal["voxel", "ras", "lps"]
-"""What the three numbers of a click are: a voxel of the file, or patient mm."""
 
 DEFAULT_RADIUS_MM = 30.0
 """How far from a click a mask that was there already may change: a lesion and its surroundings."""
@@ -187,9 +184,10 @@ class InteractiveSession:
             ClickError: outside the image, unknown label, a voxel clicked for another label, or a
                 model that takes no clicks; at once. What fails while updates are made takes the
                 click back, unless the clicks have changed since.
+            UsageError: there is no such space.
         """
         before = self._history
-        click = self._at(position, label, space)
+        click = Click.at(position, label, space, self.geometry)
         self.add([click])
         if self._history is before:
             return self.updates()
@@ -475,16 +473,6 @@ class InteractiveSession:
             if self._history == history:
                 self._history = otherwise
             raise
-
-    def _at(self, position: Index3 | Vector3, label: str, space: ClickSpace) -> Click:
-        x, y, z = position
-        if space == "ras":
-            return Click.at_ras_mm((x, y, z), label, self.geometry)
-        if space == "lps":
-            return Click.at_lps_mm((x, y, z), label, self.geometry)
-        if not all(float(number).is_integer() for number in position):
-            raise ClickError(f"a voxel has whole numbers, got {tuple(position)}; or say the space")
-        return Click((int(x), int(y), int(z)), label)
 
 
 def _prepared_before(saved: SavedSession, model: Model, path: str | Path) -> PreparedImage:
