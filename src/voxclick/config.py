@@ -187,8 +187,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path}: not valid YAML in UTF-8: {' '.join(str(error).split())}"
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):

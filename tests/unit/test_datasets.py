@@ -197,6 +197,37 @@ def test_list_file_with_channels_groups_and_a_split(tmp_path):
     assert dataset.channels == ("CT", "PET")
 
 
+def test_list_file_as_spreadsheets_save_it(tmp_path):
+    path = tmp_path / "cases.CSV"
+    path.write_text("image,label,,\na.nii,l.nii,,,\nb.nii,m.nii\n", encoding="utf-8-sig")
+    assert [case.name for case in read_dataset(path).train] == ["a", "b"]
+    path.write_text("image,label\na.nii,l.nii,left\n")
+    with pytest.raises(DatasetError, match="line 2: has more entries than the header"):
+        read_dataset(path)
+    for encoding in ("cp1252", "utf-16"):
+        path.write_text("image,label\nMüller.nii,l.nii\n", encoding=encoding)
+        with pytest.raises(DatasetError, match="is no table in UTF-8"):
+            read_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["p1/s1", "..", "a\\b"])
+def test_a_case_is_called_as_a_file_can_be(name, tmp_path):
+    (tmp_path / "cases.csv").write_text(f"image,label,name\na.nii,l.nii,{name}\n")
+    entry = {"image": "a.nii", "label": "l.nii", "name": name}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
+    for path in (tmp_path / "cases.csv", tmp_path / "dataset.json"):
+        with pytest.raises(DatasetError, match="expected one without / and"):
+            read_dataset(path)
+
+
+def test_a_label_that_is_there_twice_is_refused(tmp_path):
+    for file in ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "labelsTr/a.mha"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(DatasetError, match=r"labelsTr/a\.nii\.gz and a\.mha are the same image"):
+        read_dataset(tmp_path)
+
+
 def test_list_file_names_every_bad_line(tmp_path):
     path = tmp_path / "cases.tsv"
     path.write_text("image\tlabel\tsplit\na.nii\t\ttrain\n\tb.nii\ttrain\nc.nii\tc\tvalid\n")

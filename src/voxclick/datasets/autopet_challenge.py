@@ -15,7 +15,7 @@ from pathlib import Path
 
 from voxclick.datasets.autopet import CT, PET
 from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
-from voxclick.datasets.nnunet import image_files, stem
+from voxclick.datasets.nnunet import files_by_name, image_files
 from voxclick.errors import DatasetError
 
 CLICKS = "lesion-clicks.json"
@@ -59,12 +59,16 @@ def read_autopet_challenge(root: Path, labels: Sequence[str] | None = None) -> D
         labels: names by index; None takes background and tumor.
 
     Raises:
-        DatasetError: of several cases, some that lack their CT or their PET; all are named.
+        DatasetError: an image that is there twice, or of several cases, some that lack their CT or
+            their PET; all are named.
     """
+    problems: list[str] = []
     pets, cts, truths = (
-        {stem(path): path for path in image_files(root / folder)}
+        files_by_name(image_files(root / folder), problems)
         for folder in ("images/pet", "images/ct", "labels")
     )
+    if problems:
+        raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
     if not cts:
         images = {name: (pet,) for name, pet in pets.items()}
     elif len(pets) == len(cts) == 1:

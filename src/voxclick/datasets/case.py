@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from voxclick.errors import DatasetError
+
 DEFAULT_LABELS = ("background", "tumor")
 """The labels of a data set that declares none."""
 
@@ -23,6 +25,9 @@ class Case:
             a group of its own.
         grid: the image file onto whose grid the other images and the label are resampled when
             they are read, and which masks lie on; None where all files share one grid.
+
+    Raises:
+        DatasetError: no file can have that name.
     """
 
     name: str
@@ -30,6 +35,13 @@ class Case:
     label: Path | None
     group: str | None = None
     grid: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
+            raise DatasetError(
+                f"{self.images[0]}: its case is called {self.name!r}, but files of masks and "
+                "scores are called so, too; expected one without / and \\"
+            )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from voxclick.datasets.autopet import CT, PET
 from voxclick.datasets.case import Case, Dataset
-from voxclick.datasets.nnunet import image_files, stem
+from voxclick.datasets.nnunet import files_by_name, image_files, note_file, stem
 from voxclick.errors import DatasetError
 
 HECKTOR_LABELS = ("background", "GTVp", "GTVn")
@@ -77,10 +77,8 @@ def _read_part(
     for path in image_files(root / f"images{part}"):
         match = _IMAGE.fullmatch(stem(path))
         if match is not None:
-            _note(path, match["modality"], images[match["patient"]], problems)
-    labels: dict[str, Path] = {}
-    for path in image_files(root / f"labels{part}"):
-        _note(path, stem(path), labels, problems)
+            note_file(path, match["modality"], images[match["patient"]], problems)
+    labels = files_by_name(image_files(root / f"labels{part}"), problems)
     cases: list[Case] = []
     for patient, files in sorted(images.items()):
         missing = [modality for modality in _MODALITIES if modality not in files]
@@ -95,9 +93,3 @@ def _read_part(
         f"labels{part}/{path.name} has no image in images{part}" for path in labels.values()
     ]
     return tuple(cases)
-
-
-def _note(path: Path, name: str, known: dict[str, Path], problems: list[str]) -> None:
-    if name in known:
-        problems.append(f"{path.parent.name}/{path.name} and {known[name].name} are the same image")
-    known[name] = path

@@ -12,6 +12,8 @@ from voxclick.errors import DatasetError
 
 LIST_SUFFIXES = (".csv", ".tsv")
 _IMAGE, _OTHERS = "image", ("label", "name", "split", "group")
+_BEYOND = ""
+"""The column of what stands beyond the header's; spreadsheets end lines with empty ones."""
 
 
 def read_list_file(
@@ -31,22 +33,22 @@ def read_list_file(
     Raises:
         DatasetError: columns or entries that are missing or unknown; all lines are named.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    columns = list(rows[0]) if rows else []
+    columns, rows = _read_table(path)
     image_columns = [c for c in columns if c == _IMAGE or c.startswith(f"{_IMAGE}_")]
     unknown = [c for c in columns if c not in (*image_columns, *_OTHERS)]
-    if not image_columns or unknown:
+    if not rows or not image_columns or unknown:
         raise DatasetError(
             f"{path}: expected the columns image (or image_NAME per channel), label and if wanted "
-            f"name, split, group; got {', '.join(map(str, columns)) or 'no line below a header'}"
+            f"name, split, group; got {', '.join(columns) if rows else 'no line below a header'}"
         )
     parts: dict[str, list[Case]] = {"train": [], "test": []}
     problems: list[str] = []
     for line, row in enumerate(rows, start=2):
         split = row.get("split") or "train"
         empty = [column for column in image_columns if not row[column]]
-        if split not in parts:
+        if any(row.pop(_BEYOND, None) or ()):
+            problems.append(f"line {line}: has more entries than the header has columns")
+        elif split not in parts:
             problems.append(f"line {line}: split must be train or test, got {split!r}")
         elif empty:
             problems.append(f"line {line}: {', '.join(empty)} is empty")
@@ -65,6 +67,20 @@ def read_list_file(
         tuple(labels or DEFAULT_LABELS),
         channels,
     )
+
+
+def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """Columns and lines; a line may have a list of entries beyond the columns, in `_BEYOND`."""
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, restkey=_BEYOND, delimiter=delimiter)
+            columns = [column for column in table.fieldnames or () if column != _BEYOND]
+            return columns, list(table)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(
+            f"{path}: is no table in UTF-8 ({error}); save it as CSV UTF-8 and try again"
+        ) from error
 
 
 def _case(folder: Path, row: dict[str, str], image_columns: Sequence[str]) -> Case:

@@ -68,18 +68,18 @@ def _read_entry(path: Path, entry: Any, problems: list[str], *, label_required: 
     if not isinstance(entry, dict) or "image" not in entry:
         raise DatasetError(f"{path}: expected a case as {{'image': …, 'label': …}}, got {entry!r}")
     images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
-    names = [*images, entry.get("label") or "", entry.get("name") or ""]
+    names = [*images, *(entry.get(key) or "" for key in ("label", "name", "group"))]
     if not images or not all(images) or not all(isinstance(name, str) for name in names):
         raise DatasetError(
-            f"{path}: expected the image as a file name or a list of them, and the label as a "
-            f"file name, got {entry!r}"
+            f"{path}: expected the image as a file name or a list of them, and label, name and "
+            f"group as text, got {entry!r}"
         )
     files = tuple(path.parent / image for image in images)
     label = path.parent / entry["label"] if entry.get("label") else None
     name = entry.get("name") or stem(files[0]).removesuffix("_0000")
     if label is None and label_required:
         problems.append(f"{name} has no label")
-    return Case(name, files, label, group=entry.get("group"))
+    return Case(name, files, label, group=entry.get("group") or None)
 
 
 def _sorted(cases: list[Case]) -> tuple[Case, ...]:

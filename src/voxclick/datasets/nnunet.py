@@ -63,7 +63,7 @@ def read_nnunet(
 def _read_part(
     images: Path, labels: Path, problems: list[str], *, labels_required: bool
 ) -> tuple[Case, ...]:
-    label_files = {stem(path): path for path in image_files(labels)}
+    label_files = files_by_name(image_files(labels), problems)
     files = image_files(images)
     by_name = pet_alone(files) or channels_by_name(files, label_files.keys(), problems)
     cases: list[Case] = []
@@ -76,6 +76,21 @@ def _read_part(
         f"{labels.name}/{path.name} has no image in {images.name}" for path in label_files.values()
     ]
     return tuple(cases)
+
+
+def files_by_name(files: Collection[Path], problems: list[str]) -> dict[str, Path]:
+    """Files by their names without suffix; `problems` is told of those that are there twice."""
+    known: dict[str, Path] = {}
+    for path in files:
+        note_file(path, stem(path), known, problems)
+    return known
+
+
+def note_file(path: Path, name: str, known: dict[str, Path], problems: list[str]) -> None:
+    """Put a file under its name; `problems` is told if there is another one already."""
+    if name in known:
+        problems.append(f"{path.parent.name}/{path.name} and {known[name].name} are the same image")
+    known[name] = path
 
 
 def channels_by_name(

@@ -41,9 +41,9 @@ def read_dataset(
         return read_nnunet(path, labels, labels_required=labels_required)
     if path.is_dir() and (path / "dataset.json").is_file():
         return read_msd(path / "dataset.json", labels, labels_required=labels_required)
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix.lower() == ".json" and path.is_file():
         return read_msd(path, labels, labels_required=labels_required)
-    if path.suffix in LIST_SUFFIXES and path.is_file():
+    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
         return read_list_file(path, labels, labels_required=labels_required)
     if is_fdg_pet_ct_lesions(path):
         return read_fdg_pet_ct_lesions(path, labels)
@@ -68,7 +68,7 @@ def is_dataset(path: Path) -> bool:
             or is_fdg_pet_ct_lesions(path)
             or is_autopet_challenge(path)
         )
-    return path.is_file() and path.suffix in (".json", *LIST_SUFFIXES)
+    return path.is_file() and path.suffix.lower() in (".json", *LIST_SUFFIXES)
 
 
 def _is_nnunet_folder(path: Path) -> bool:
