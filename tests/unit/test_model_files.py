@@ -151,7 +151,7 @@ def test_metadata_says_what_its_use_needs(model_file):
     assert stored["labels"] == ["background", "tumor"]
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:97"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:97", "mps", "meta"])
 def test_devices_that_are_not_there_are_refused(device, model_file):
     with pytest.raises(UsageError, match=device):
         load_model(model_file, device)

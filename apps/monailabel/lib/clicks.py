@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,16 +157,19 @@ class ClickRecorder:
         self._clock = clock
         self._sittings: dict[tuple[str, str | None], _Sitting] = {}
         self._image_of: dict[str | None, str] = {}
+        # a client may ask several models about one image at the same time
+        self._one_at_a_time = threading.RLock()
 
     def open(self, image: str, client: str | None) -> None:
         """A client begins to look at an image, for the first time or again."""
-        known = self._sittings.get((image, client))
-        if known is None:
-            path, log = self._log_on_disk(image, client)
-        else:
-            path, log = known.path, known.log
-        self._sittings[image, client] = _Sitting(path, log, _end_of(log), self._clock())
-        self._image_of[client] = image
+        with self._one_at_a_time:
+            known = self._sittings.get((image, client))
+            if known is None:
+                path, log = self._log_on_disk(image, client)
+            else:
+                path, log = known.path, known.log
+            self._sittings[image, client] = _Sitting(path, log, _end_of(log), self._clock())
+            self._image_of[client] = image
 
     def record(self, image: str, client: str | None, clicks: Sequence[Click]) -> None:
         """The clicks of a client in an image, as they are now.
@@ -173,14 +177,15 @@ class ClickRecorder:
         Raises:
             OSError: the log cannot be written.
         """
-        if self._image_of.get(client) != image:
-            self.open(image, client)
-        sitting = self._sittings[image, client]
-        seconds = round(sitting.seconds_before + self._clock() - sitting.opened, 3)
-        log = sitting.log.followed_by(clicks, seconds)
-        if log != sitting.log or not sitting.path.exists():
-            write_click_log(log, sitting.path)
-        sitting.log = log
+        with self._one_at_a_time:
+            if self._image_of.get(client) != image:
+                self.open(image, client)
+            sitting = self._sittings[image, client]
+            seconds = round(sitting.seconds_before + self._clock() - sitting.opened, 3)
+            log = sitting.log.followed_by(clicks, seconds)
+            if log != sitting.log or not sitting.path.exists():
+                write_click_log(log, sitting.path)
+            sitting.log = log
 
     def _log_on_disk(self, image: str, client: str | None) -> tuple[Path, ClickLog]:
         """The file for a log, and what it holds."""

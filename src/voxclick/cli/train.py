@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -83,7 +84,8 @@ def train(
         runs = runs_to_resume(folder, folds)
     else:
         folder.refuse_to_overwrite()
-        options = {"data.limit": limit, "weights": weights, "seed": seed}
+        path = None if weights is None else json.dumps(str(weights))  # YAML reads paths otherwise
+        options = {"data.limit": limit, "weights": path, "seed": seed}
         given = [f"{key}={value}" for key, value in options.items() if value is not None]
         runs = new_runs(load_config(config, [*(overrides or []), *given]), folder, folds)
 

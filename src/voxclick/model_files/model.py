@@ -16,12 +16,12 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from voxclick.clicks.click import BACKGROUND
 from voxclick.errors import ModelFileError, UsageError
-from voxclick.files import replace_when_written
+from voxclick.files import write_tensors
 from voxclick.guidance import GuidanceSettings
 from voxclick.networks import (
     NetworkSettings,
@@ -186,7 +186,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """``auto`` becomes the first CUDA device if there is one, else the CPU.
 
     Raises:
-        UsageError: not a device name, or a CUDA device that is not there.
+        UsageError: neither the CPU nor a CUDA device, or one that is not there.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -194,6 +194,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"{device!r} is not a device; use auto, cpu, cuda or cuda:N") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise UsageError(f"the device {device!r} is not supported; use auto, cpu, cuda or cuda:N")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"there is no device {device!r}: PyTorch sees {torch.cuda.device_count()} CUDA "
@@ -204,12 +206,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 def save_model(path: str | Path, settings: ModelSettings, network: nn.Module) -> None:
     """Write a model file; an older one of that name is replaced only when all is written."""
-    path = Path(path)
-    with replace_when_written(path) as temporary:
-        temporary.touch()  # safetensors keeps its own files to their owner
-        mode = temporary.stat().st_mode
-        save_file(_weights(network), temporary, {METADATA_KEY: settings.model_dump_json()})
-        temporary.chmod(mode)
+    write_tensors(Path(path), _weights(network), {METADATA_KEY: settings.model_dump_json()})
 
 
 def load_model(

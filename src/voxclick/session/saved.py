@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from voxclick.clicks import Click, ClickHistory
 from voxclick.errors import SessionFileError
-from voxclick.files import replace_when_written
+from voxclick.files import write_tensors
 from voxclick.sliding_window import InferenceSettings, WindowGrid
 from voxclick.types import Index3
 
@@ -117,9 +117,8 @@ def write_session(session: SavedSession, path: Path) -> None:
         if array is not None:
             tensors[name] = torch.from_numpy(np.ascontiguousarray(array))
     for number, margins in session.results.items():
-        tensors[f"{_WINDOW}{number}"] = margins.cpu().contiguous()
-    with replace_when_written(path) as temporary:
-        save_file(tensors, temporary, {METADATA_KEY: session.header.model_dump_json()})
+        tensors[f"{_WINDOW}{number}"] = margins.cpu()
+    write_tensors(path, tensors, {METADATA_KEY: session.header.model_dump_json()})
 
 
 def read_session(path: Path) -> SavedSession:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import monai
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 import voxclick
 from voxclick.datasets import Case, read_case_images, read_case_label
 from voxclick.errors import DatasetError
-from voxclick.files import replace_when_written
+from voxclick.files import write_tensors
 from voxclick.io import files_of
 from voxclick.preprocessing import Preprocessing, PreprocessingSettings
 from voxclick.types import ImageTensor, LabelTensor, Vector3
@@ -126,7 +125,5 @@ def _read(path: Path, name: str) -> PreparedCase:
 
 
 def _write(path: Path, case: PreparedCase) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"image": case.image.contiguous(), "label": case.label.contiguous()}
-    with replace_when_written(path) as temporary:
-        save_file(tensors, str(temporary), {"spacing_mm": json.dumps(case.spacing_mm)})
+    tensors = {"image": case.image, "label": case.label}
+    write_tensors(path, tensors, {"spacing_mm": json.dumps(case.spacing_mm)})
