@@ -17,9 +17,14 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path):
     path = tmp_path / "new/scores.csv"
     with replace_when_written(path) as temporary:
         temporary.write_text("older")
-    with pytest.raises(KeyError), replace_when_written(path) as temporary:
-        temporary.write_text("half")
-        raise KeyError
+
+    def fail_in_the_middle() -> None:
+        with replace_when_written(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_in_the_middle()
     assert path.read_text() == "older"
     assert list(path.parent.iterdir()) == [path]
 

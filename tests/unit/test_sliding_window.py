@@ -276,7 +276,9 @@ def test_a_cache_whose_memory_is_not_there_goes_on_elsewhere(monkeypatch, tmp_pa
     blocks = blocks_of(monkeypatch, fails_after=2)
     source = TensorSource(volume)
     inference = inference_of(Margin(), sliding, (20, 20, 20), disk_gib=1, folder=tmp_path)
-    with pytest.warns(UserWarning, match="less free memory than the cache may take"):
+    with pytest.warns(
+        UserWarning, match=r"less room than the cache may take \(CacheSettings.host_gib\)"
+    ):
         assert torch.equal(inference.margins(source, whole), expected)
     assert blocks == [4, 4]
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 27 - 8
@@ -287,6 +289,34 @@ def test_a_cache_whose_memory_is_not_there_goes_on_elsewhere(monkeypatch, tmp_pa
     with pytest.warns(UserWarning, match="has room for 0 windows"):
         windows_run(inference, source, whole)
     assert torch.equal(inference.margins(source, whole), expected)
+
+
+@pytest.fixture
+def full_disk():
+    """Lets no file grow beyond so many bytes: what is written then ends in the middle."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(bytes_left: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))
+
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_the_results_there_alone(full_disk, tmp_path):
+    sliding = SlidingWindows(window=(8, 8, 8), precision="float32")
+    volume, whole = torch.rand((1, 20, 20, 20)), Box.of_shape((20, 20, 20))
+    expected = infer(Margin(), sliding, volume)
+    inference = inference_of(
+        Margin(), sliding, (20, 20, 20), host_gib=4.5 * ENTRY_GIB, disk_gib=1, folder=tmp_path
+    )
+    full_disk(1000)
+    with pytest.warns(UserWarning, match=r"CacheSettings\.disk_gib\); it has room for 4 windows"):
+        found = inference.margins(TensorSource(volume), whole)
+    full_disk(10**6)
+    assert torch.equal(found, expected)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def blocks_of(monkeypatch, fails_after=100) -> list[int]:

@@ -8,11 +8,14 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from voxclick.errors import NotEnoughMemoryError
+from voxclick.hardware import saying_when_memory_is_full
 from voxclick.sliding_window.settings import CacheSettings
 from voxclick.types import Index3
 
@@ -21,6 +24,8 @@ _LARGEST_FLOAT16 = 65504.0
 
 _BLOCK_BYTES = 2**28
 """Of memory that results lie in; pages of it that hold none yet are not taken."""
+
+Budget: TypeAlias = Literal["host_gib", "gpu_gib", "disk_gib"]
 
 CacheKey = tuple[int, Hashable]
 """A window's number and what its input is known by."""
@@ -78,8 +83,9 @@ class WindowCache:
         """Keep margins that are `rounded`, if there is room."""
         while key not in self._entries and (place := self._place()) is not None:
             try:
-                entry = self._stores[place].write(margins)
-            except torch.OutOfMemoryError:
+                with saying_when_memory_is_full():
+                    entry = self._stores[place].write(margins)
+            except (NotEnoughMemoryError, OSError):
                 self._grow_no_more(place)
                 continue
             self._entries[key] = (place, entry)
@@ -124,9 +130,10 @@ class WindowCache:
     def _grow_no_more(self, place: int) -> None:
         self.capacity -= self._free[place]
         self._free[place] = 0
+        budget = self._stores[place].budget
         warnings.warn(
-            f"there is less free memory than the cache may take; it has room for {self.capacity} "
-            "windows from now on (CacheSettings.gpu_gib)",
+            f"there is less room than the cache may take (CacheSettings.{budget}); it has room for "
+            f"{self.capacity} windows from now on",
             stacklevel=2,
         )
 
@@ -141,17 +148,18 @@ class _Store(ABC):
     """One kind of room for results.
 
     Args:
-        settings: dtype of the results.
+        settings: dtype of the results, and how much room there may be.
         shape: of a result.
-        gib: how much room.
+        budget: the setting that says how much.
     """
 
-    def __init__(self, settings: CacheSettings, shape: tuple[int, ...], gib: float) -> None:
+    def __init__(self, settings: CacheSettings, shape: tuple[int, ...], budget: Budget) -> None:
+        self.budget = budget
         self._dtype: torch.dtype = getattr(torch, settings.dtype)
         self._shape = shape
         self._count = int(np.prod(shape))
         self._entry_bytes = self._count * self._dtype.itemsize
-        self.capacity = int(gib * _GIB) // self._entry_bytes
+        self.capacity = int(getattr(settings, budget) * _GIB) // self._entry_bytes
 
     @property
     @abstractmethod
@@ -160,7 +168,11 @@ class _Store(ABC):
 
     @abstractmethod
     def write(self, margins: Tensor) -> object:
-        """Keep a result; returns what it is found by."""
+        """Keep a result; returns what it is found by.
+
+        Raises:
+            OSError: the disk is full, or PyTorch's and Python's errors for memory.
+        """
 
     @abstractmethod
     def read(self, entry: object) -> Tensor:
@@ -175,8 +187,7 @@ class _MemoryStore(_Store):
     """Results in large blocks: one by one, between what comes and goes, they would leave holes."""
 
     def __init__(self, settings: CacheSettings, shape: tuple[int, ...], device: torch.device):
-        gib = settings.host_gib if device.type == "cpu" else settings.gpu_gib
-        super().__init__(settings, shape, gib)
+        super().__init__(settings, shape, "host_gib" if device.type == "cpu" else "gpu_gib")
         self._device = device
         self._free: list[Tensor] = []
         self._taken = 0
@@ -211,7 +222,7 @@ class _DiskStore(_Store):
     """A file per result; mapped into memory while it is read, so that it does not stay there."""
 
     def __init__(self, settings: CacheSettings, shape: tuple[int, ...]) -> None:
-        super().__init__(settings, shape, settings.disk_gib)
+        super().__init__(settings, shape, "disk_gib")
         self._folder = tempfile.TemporaryDirectory(prefix="voxclick-", dir=settings.folder)
         self._written = 0
 
@@ -222,7 +233,12 @@ class _DiskStore(_Store):
     def write(self, margins: Tensor) -> object:
         path = Path(self._folder.name) / f"window-{self._written:06d}"
         self._written += 1
-        margins.to("cpu", self._dtype).numpy().tofile(path)
+        try:
+            # ndarray.tofile does not hear of what fails when the file is closed
+            path.write_bytes(margins.to("cpu", self._dtype).contiguous().numpy().data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return path
 
     def read(self, entry: object) -> Tensor:
