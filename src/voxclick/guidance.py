@@ -56,7 +56,7 @@ class GaussianGuidance(_Settings):
     """
 
     kind: Literal["gaussian"] = "gaussian"
-    sigma: float = Field(default=1.0, gt=0)
+    sigma: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class DistanceGuidance(_Settings):
@@ -68,7 +68,7 @@ class DistanceGuidance(_Settings):
     """
 
     kind: Literal["distance"] = "distance"
-    radius: float = Field(default=10.0, gt=0)
+    radius: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     unit: Literal["voxel", "mm"] = "voxel"
 
 
@@ -83,7 +83,7 @@ class SwFastEditGuidance(_Settings):
     """
 
     kind: Literal["sw-fastedit"] = "sw-fastedit"
-    sigma: float = Field(default=1.0, gt=0)
+    sigma: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 GuidanceSettings: TypeAlias = Annotated[

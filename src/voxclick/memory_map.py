@@ -48,7 +48,7 @@ def release(array: NDArray[np.generic]) -> None:
     written to it is nowhere else.
     """
     owner = _owner(array)
-    if not isinstance(owner, np.memmap) or owner.mode == "c":
+    if not is_mapped(array) or getattr(owner, "mode", None) == "c":
         return
     if isinstance(owner.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         owner.base.madvise(mmap.MADV_DONTNEED)
@@ -56,7 +56,8 @@ def release(array: NDArray[np.generic]) -> None:
 
 def is_mapped(array: NDArray[np.generic]) -> bool:
     """Whether an array lies in a file."""
-    return isinstance(_owner(array), np.memmap)
+    # a copy of a memmap in memory is an np.memmap, too
+    return isinstance(_owner(array).base, mmap.mmap)
 
 
 def slabs(array: NDArray[Scalar]) -> Iterator[NDArray[Scalar]]:

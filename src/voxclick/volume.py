@@ -111,10 +111,13 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap(Volume):
-    """A volume of label indices (an unsigned integer dtype); 0 is background.
+    """A volume of label indices (an integer dtype); 0 is background.
 
     Attributes:
         labels: label names by index, ``labels[0]`` is the background.
+
+    Raises:
+        GeometryError: no integers, or negative ones.
     """
 
     labels: tuple[str, ...] = field(default=("background", "foreground"), kw_only=True)
@@ -123,6 +126,9 @@ class LabelMap(Volume):
         super().__post_init__()
         if not np.issubdtype(self.voxels.dtype, np.integer):
             raise GeometryError(f"a label map must hold integers, got {self.voxels.dtype}")
+        is_signed = np.issubdtype(self.voxels.dtype, np.signedinteger)
+        if is_signed and self.voxels.size and int(np.min(self.voxels)) < 0:
+            raise GeometryError(f"a label map holds indices from 0, got {np.min(self.voxels)}")
 
     def mask(self, label: str) -> NDArray[np.bool_]:
         """The voxels of one label."""

@@ -111,6 +111,8 @@ def test_the_bench_of_a_click_leaves_its_figures(tmp_path, capsys, monkeypatch):
     assert f"{figures['seconds_until_exact']:.3f}" in row
     assert "exact answer without the preview before it" in shown
     assert main(["bench", "click", "--network", "dynunet", "--window", "20"]) == 2
+    assert main(["bench", "click", "--shape", "0", "10", "10"]) == 2
+    assert main(["bench", "click", "--model", "m.safetensors", "--window", "64"]) == 2
 
 
 def test_the_bench_of_one_window_has_no_preview(tmp_path, capsys):

@@ -82,6 +82,15 @@ def test_mismatches_are_listed_and_the_rest_is_scored(masks, phantom_folder, tmp
     assert {entry["name"] for entry in listed} == {"stray", "PHANTOM_000", "PHANTOM_001"}
 
 
+def test_scores_of_an_earlier_run_do_not_stay(masks, phantom_folder, tmp_path):
+    out = tmp_path / "out"
+    assert metrics(phantom_folder / "labelsTr", masks, "--out", out) == 0
+    for mask in masks.iterdir():
+        mask.rename(mask.with_name(f"other_{mask.name}"))
+    assert metrics(phantom_folder / "labelsTr", masks, "--out", out) == 1
+    assert {path.name for path in out.iterdir()} == {"summary.json"}
+
+
 def test_more_labels_are_named(masks, phantom_folder, tmp_path, capsys):
     label = read_label_map(masks / "PHANTOM_000.nii.gz")
     voxels = label.voxels * 2

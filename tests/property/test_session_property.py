@@ -109,7 +109,8 @@ def settings_of(channels: int, spacing_mm, guidance, overlap: float) -> ModelSet
             spacing_mm=spacing_mm, intensity=(RangeScaling(low=0, high=1),) * channels
         ),
         guidance=guidance,
-        network=NetworkSettings(name="dynunet-light"),
+        # which takes windows of any size
+        network=NetworkSettings(name="dynunet", options={"strides": [1, 1, 1]}),
         inference=SlidingWindows(window=(64, 64, 64), overlap=overlap),
         air_below=0.05,
     )

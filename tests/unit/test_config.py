@@ -78,6 +78,24 @@ def test_overrides_change_a_part_or_exchange_it():
     assert exchanged.guidance.radius == 7
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "network.options.strides=[1,0,2]",
+        "network.options.filters=[4,0,8]",
+        "network.options.dropout=2",
+        "training.crop=[0,16,16]",
+        "guidance.sigma=.inf",
+        "training.optimizer.learning_rate=.inf",
+    ],
+)
+def test_numbers_that_no_network_and_no_training_can_have(setting):
+    network = "network={name: dynunet, options: {strides: [1, 2, 2]}}"
+    data = Dataset(ROOT, (), (), ("background", "tumor"), ("PET",))
+    with pytest.raises(UsageError, match=setting.partition("=")[0].rpartition(".")[2]):
+        load_config(None, [network, "guidance.kind=gaussian", setting]).model_settings(data)
+
+
 def test_files_that_are_no_configuration(tmp_path):
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     (tmp_path / "broken.yaml").write_text("a: [1,\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from voxclick import Click, InteractiveSession, Volume, read_volume, write_label_map
 from voxclick.errors import UnsupportedImageError
 from voxclick.guidance import DiskGuidance
-from voxclick.memory_map import release, slabs, temporary_map
+from voxclick.memory_map import is_mapped, release, slabs, temporary_map
 from voxclick.model_files import Model, ModelSettings
 from voxclick.networks import NetworkSettings
 from voxclick.percentiles import percentiles
@@ -82,6 +85,29 @@ def test_a_large_file_that_is_cut_off_is_refused(suffix, tmp_path, all_are_large
         read_volume(path)
 
 
+def test_a_large_file_whose_content_is_cut_off_is_named_as_it_is_called(tmp_path, all_are_large):
+    path = tmp_path / "image.nii.gz"
+    stored(path, scaled=False)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-200]))
+    with pytest.raises(UnsupportedImageError, match=r"^\S*/image\.nii\.gz: the file is cut off"):
+        read_volume(path)
+
+
+def test_a_large_file_that_there_is_no_room_for_is_not_called_damaged(
+    tmp_path, all_are_large, monkeypatch
+):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "image.nii.gz"
+    stored(path, scaled=False)
+    monkeypatch.setattr("shutil.copyfileobj", fail)
+    with pytest.raises(
+        UnsupportedImageError, match=r"image\.nii\.gz: there is no room in .*TMPDIR"
+    ):
+        read_volume(path)
+
+
 @pytest.mark.parametrize("spacing", [None, (1.7, 2.2, 2.5)])
 def test_a_session_on_a_large_volume_is_one_on_a_small(spacing, tmp_path, request):
     torch.manual_seed(0)
@@ -116,6 +142,14 @@ def test_a_session_on_a_large_volume_is_one_on_a_small(spacing, tmp_path, reques
     written = nib.load(tmp_path / "mask.nii.gz")
     assert np.array_equal(np.asarray(written.dataobj), small.voxels)
     assert written.get_data_dtype() == np.uint8
+
+
+def test_a_copy_in_memory_of_what_is_mapped_is_not_mapped():
+    mapped = temporary_map((5, 6), np.float32)
+    assert is_mapped(mapped)
+    assert is_mapped(mapped[2:].T)
+    assert not is_mapped(mapped.copy())
+    assert not is_mapped(np.zeros(3))
 
 
 def test_released_pages_are_still_there():

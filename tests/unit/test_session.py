@@ -638,6 +638,19 @@ def test_memory_is_image_mask_and_results():
     assert opened.memory_bytes == 4 * voxels + voxels + results + 16**3 * 4
 
 
+def test_masks_of_a_large_local_session_lie_in_files(monkeypatch):
+    monkeypatch.setattr("voxclick.session.segmentation.is_large", lambda shape: True)
+    opened = session(radius_mm=4.0)
+    before = opened.memory_bytes
+    opened.predict()
+    assert opened.memory_bytes == before + 2 * 2 * 2 * 16**3 * 4
+
+
+def test_windows_that_the_network_does_not_take_are_refused():
+    with pytest.raises(UsageError, match="multiples of"):
+        session(inference=SlidingWindows(window=(50, 50, 50)))
+
+
 def test_memory_of_results_ends_with_the_budget():
     voxels = int(np.prod(SHAPE))
     two = CacheSettings(host_gib=2 * 16**3 * 4 / 2**30)

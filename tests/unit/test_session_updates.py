@@ -10,7 +10,7 @@ import torch
 from test_session import SHAPE, ClicksAreTheAnswer, OneClickFlipsTheWindow, ball, mask_of, session
 
 from voxclick import Click, InteractiveSession, LabelMap, Volume
-from voxclick.errors import UsageError
+from voxclick.errors import GeometryError, UsageError
 from voxclick.preprocessing import PreprocessingSettings, RangeScaling
 from voxclick.sliding_window import CacheSettings, OnePass, SlidingWindows, VolumeInference
 
@@ -374,6 +374,19 @@ def test_an_endless_radius_is_refused():
     mask = LabelMap(np.zeros(SHAPE, np.uint8), np.eye(4), labels=LABELS)
     with pytest.raises(UsageError, match="must be finite and above 0, got inf"):
         session().start_from(mask, float("inf"))
+
+
+def test_the_first_click_of_a_local_session_has_no_preview_beyond_its_ball():
+    opened = session(radius_mm=3)
+    assert [update.kind for update in opened.click((16, 20, 24), "tumor")] == ["exact"]
+    updates = list(opened.click((10, 10, 10), "tumor"))
+    assert [update.kind for update in updates] == ["preview", "exact"]
+    assert max(updates[0].patch.box.shape) <= 7
+
+
+def test_a_mask_to_start_from_has_no_negative_labels():
+    with pytest.raises(GeometryError, match="indices from 0, got -1"):
+        LabelMap(np.full(SHAPE, -1, np.int16), np.eye(4), labels=LABELS)
 
 
 # Batches that get smaller on a full GPU

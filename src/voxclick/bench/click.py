@@ -322,6 +322,8 @@ def _clicks_in_body(
 ) -> list[Click]:
     """Random voxels of the body, for the labels in turn."""
     body = np.argwhere(image.voxels > 0.05 * np.percentile(image.voxels.astype(np.float32), 99.5))
+    if len(body) < settings.clicks:
+        raise UsageError(f"there is room for {len(body)} clicks in the body, got {settings.clicks}")
     generator = np.random.default_rng(settings.seed)
     chosen = body[generator.choice(len(body), settings.clicks, replace=False)].tolist()
     return [

@@ -41,6 +41,9 @@ app = typer.Typer(
 )
 
 
+_WINDOW = 128
+
+
 class BenchPrecision(str, Enum):
     """`voxclick.sliding_window.precision.Precision`, for the command line."""
 
@@ -73,8 +76,9 @@ def click(
         typer.Option("--network", help="a network by name with random weights, without --model"),
     ] = None,
     window: Annotated[
-        int, typer.Option("--window", min=8, help="edge of the windows, without --model")
-    ] = 128,
+        int | None,
+        typer.Option("--window", min=8, help="edge of the windows, without --model: 128"),
+    ] = None,
     clicks: Annotated[int, typer.Option("--clicks", min=1, help="one click a step")] = 10,
     full_runs: Annotated[
         int, typer.Option("--full-runs", min=1, help="of these, how many MONAI answers too")
@@ -100,6 +104,8 @@ def click(
     Without options: 400 x 400 x 326 voxels, 64 windows of 128³, the shipped network for CPUs; on
     two CPU cores that takes a quarter of an hour, most of it MONAI's.
     """
+    if min(shape) < 1:
+        raise UsageError(f"--shape {shape}: expected three numbers of voxels")
     console = plain_console()
     settings = ClickBenchSettings(
         clicks=clicks,
@@ -122,12 +128,14 @@ def click(
     _print(figures, console)
 
 
-def _model(path: Path | None, network: str | None, window: int, device: str) -> Model:
-    if path is None and network is None:
-        return plain(shipped_model(window, resolve_device(device)))
+def _model(path: Path | None, network: str | None, window: int | None, device: str) -> Model:
     if path is None:
-        assert network is not None
-        return untrained_model(network, window, resolve_device(device))
+        edge, where = window or _WINDOW, resolve_device(device)
+        if network is None:
+            return plain(shipped_model(edge, where))
+        return untrained_model(network, edge, where)
+    if network is not None or window is not None:
+        raise UsageError("--network and --window make a model, so they do not go with --model")
     loaded = load_model(path, device)
     if len(loaded.settings.channels) != 1:
         raise UsageError(f"--model {path}: this bench takes models of one image channel")

@@ -232,6 +232,7 @@ def _leave_scores(
     out: Path,
 ) -> None:
     table = masks_table(scored)
+    _forget_earlier(out, "scores.csv")
     summary = {**described, **summarise_masks(table, mismatches)}
     write_summary(summary, out / "summary.json")
     if len(table):
@@ -247,6 +248,7 @@ def _leave_people(
     described: Mapping[str, Any],
     out: Path,
 ) -> None:
+    _forget_earlier(out, "logs.csv", "people.json", "people.csv", "people.png")
     if not efforts:
         return
     logs = logs_table(efforts, {mask.name: mask.scores for mask in scored})
@@ -258,6 +260,12 @@ def _leave_people(
         write_table(table, out / "people.csv")
         plot_people(table, out / "people.png")
     print_people(summary, plain_console(), out)
+
+
+def _forget_earlier(out: Path, *names: str) -> None:
+    """What this run does not leave must not stand beside what it does leave."""
+    for name in names:
+        (out / name).unlink(missing_ok=True)
 
 
 def print_masks(summary: Mapping[str, Any], console: Console, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxclick.evaluation.metrics import LabelScorer, MaskScores
+from voxclick.geometry.affine import is_sheared
 from voxclick.volume import LabelMap
 
 METRICS = tuple(MaskScores.__dataclass_fields__)
@@ -74,6 +76,12 @@ class CaseScorer:
     """
 
     def __init__(self, label: LabelMap) -> None:
+        if is_sheared(label.affine):
+            warnings.warn(
+                f"{label.path or 'the label'}: its axes are not at right angles; millilitres and "
+                "surface Dice are those of a grid of the same spacing with right angles",
+                stacklevel=2,
+            )
         masks = {name: label.mask(name) for name in label.labels[1:]}
         self._present = tuple(name for name, mask in masks.items() if mask.any())
         self._scorers = {name: LabelScorer(mask, label.spacing_mm) for name, mask in masks.items()}

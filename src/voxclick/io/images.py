@@ -118,6 +118,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     path = Path(path)
     file_format = _format_of(path)
     stored = replace(volume, voxels=_storable(volume.voxels))
+    check_stores(volume.geometry, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         file_format.write(stored, Path(folder, path.name))

@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -35,6 +36,12 @@ _DETACHED = (".mhd", ".nhdr")
 _NAMED_FILE = re.compile(
     rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(.+?)\s*$", re.MULTILINE | re.IGNORECASE
 )
+
+_HEADER_BYTES = 65536
+"""No header is longer, but for that of a list of thousands of slices."""
+
+_PART_BYTES = 16 * 2**20
+"""Of a compressed file that are looked at together."""
 
 _COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
@@ -73,7 +80,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if path.suffix.lower() not in _DETACHED:
         return (path,)
     with path.open("rb") as file:
-        named = _NAMED_FILE.search(file.read(65536))
+        named = _NAMED_FILE.search(file.read(_HEADER_BYTES))
     voxel_file = path.parent / os.fsdecode(named[1]) if named else path
     if named and voxel_file.is_file():
         return (path, voxel_file)
@@ -102,15 +109,31 @@ def _check_compressed_metaimage(path: Path) -> None:
     Raises:
         zlib.error: the compressed voxels are damaged.
     """
-    head, _, rest = path.read_bytes().partition(b"ElementDataFile")
-    if re.search(rb"^CompressedData\s*=\s*True", head, re.MULTILINE) is None:
-        return
-    name, _, data = rest.partition(b"\n")
-    voxel_file = path.parent / os.fsdecode(name.strip(b" =\r"))
-    if voxel_file.name == "LOCAL":
-        zlib.decompress(data)
-    elif voxel_file.is_file():  # else a list of slices, which hardly anyone compresses
-        zlib.decompress(voxel_file.read_bytes())
+    with path.open("rb") as file:
+        header, key, rest = file.read(_HEADER_BYTES).partition(b"ElementDataFile")
+        if re.search(rb"^CompressedData\s*=\s*True", header, re.MULTILINE) is None:
+            return
+        value, end, _ = rest.partition(b"\n")
+        voxel_file = path.parent / os.fsdecode(value.strip(b" =\r"))
+        if voxel_file.name == "LOCAL":
+            file.seek(len(header + key + value + end))
+            _check_deflated(file)
+            return
+    if voxel_file.is_file():  # else a list of slices, which hardly anyone compresses
+        with voxel_file.open("rb") as file:
+            _check_deflated(file)
+
+
+def _check_deflated(file: BinaryIO) -> None:
+    """Raises:
+    zlib.error: what follows in the file is damaged or cut off.
+    """
+    inflater = zlib.decompressobj()
+    while not inflater.eof:
+        part = inflater.unconsumed_tail or file.read(_PART_BYTES)
+        if not part:
+            raise zlib.error("the stream is cut off")
+        inflater.decompress(part, _PART_BYTES)
 
 
 def check_stores(geometry: VolumeGeometry, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import math
 import shutil
@@ -99,9 +100,11 @@ def read_mapped(path: Path) -> NDArray[np.float32]:
     with contextlib.ExitStack() as stack:
         if path.name.lower().endswith(".gz"):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voxclick-")))
-            path = _decompressed(path, folder / "volume.nii")
-        stored = cast(ArrayProxy, _open(path).dataobj)
-        _check_size(path, path.stat().st_size, stored)
+            unpacked = _decompressed(path, folder / "volume.nii")
+        else:
+            unpacked = path
+        stored = cast(ArrayProxy, _open(unpacked).dataobj)
+        _check_size(path, unpacked.stat().st_size, stored)
         i, j, k = stored.shape[:3]
         voxels = temporary_map((k, j, i), np.float32).T  # the file's own order
         step = max(1, _SLAB_BYTES // (4 * i * j))
@@ -118,6 +121,11 @@ def _decompressed(path: Path, target: Path) -> Path:
         with gzip.open(path) as compressed, target.open("wb") as file:
             shutil.copyfileobj(compressed, file, _SLAB_BYTES)
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise UnsupportedImageError(
+                f"{path}: there is no room in {target.parent} to unpack it; make some, or let "
+                "TMPDIR name another folder"
+            ) from error
         raise _damaged(path, error) from error
     return target
 
@@ -164,6 +172,8 @@ def _open(path: Path) -> nib.Nifti1Image:
 
 
 def _damaged(path: Path, error: Exception) -> UnsupportedImageError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return UnsupportedImageError(f"{path}: cannot be read ({error.strerror})")
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return UnsupportedImageError(
         f"{path}: the file is damaged or is not NIfTI ({reason}); copy or export it again"

@@ -112,8 +112,8 @@ def write(volume: Volume, path: Path) -> None:
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= _LARGEST and np.array_equal(pixels, np.rint(pixels))):
         raise UnsupportedImageError(
-            f"{path}: a PNG stores whole numbers from 0 to {_LARGEST}, but the image has others "
-            f"({low:g} to {high:g}); write .nii.gz instead"
+            f"{path.name}: a PNG stores whole numbers from 0 to {_LARGEST}, but the image has "
+            f"others ({low:g} to {high:g}); write .nii.gz instead"
         )
     dtype = np.uint8 if high < 256 else np.uint16
     Image.fromarray(np.ascontiguousarray(pixels, dtype=dtype)).save(path, format="PNG")

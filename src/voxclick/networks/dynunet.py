@@ -14,11 +14,11 @@ import math
 from typing import Literal, TypeAlias
 
 from monai.networks.nets.dynunet import DynUNet
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from voxclick.types import Index3
 
-Stride: TypeAlias = int | tuple[int, int, int]
+Stride: TypeAlias = PositiveInt | tuple[PositiveInt, PositiveInt, PositiveInt]
 Kernel: TypeAlias = int | tuple[int, int, int]
 
 
@@ -45,10 +45,10 @@ class DynUNetOptions(BaseModel):
 
     strides: tuple[Stride, ...]
     kernel: Kernel = 3
-    filters: tuple[int, ...] | None = None
+    filters: tuple[PositiveInt, ...] | None = None
     residual: bool = True
     norm: Literal["instance", "batch"] = "instance"
-    dropout: float | None = None
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     deep_supervision_heads: int = 0
 
     @model_validator(mode="after")

@@ -157,8 +157,12 @@ class Segmentation:
 
     @property
     def has_previews(self) -> bool:
-        """Whether an exact answer may take more than the one window of a preview."""
-        return len(self.inference.grid.boxes) > 1
+        """Whether an exact answer may take more than the one window of a preview.
+
+        Where corrections are local, what stands away from the click must be known before.
+        """
+        is_known = self.radius_mm is None or self.shown is not None
+        return is_known and len(self.inference.grid.boxes) > 1
 
     def start_from(self, mask: LabelMap, radius_mm: float) -> None:
         """Let a mask stand wherever no click is within the radius.
@@ -179,9 +183,8 @@ class Segmentation:
                 f"the mask has the label index {mask.voxels.max()}, but the model's labels are "
                 f"{', '.join(self._labels)}"
             )
-        voxels = np.array(mask.voxels, dtype=np.uint8)
         self.radius_mm = radius_mm
-        self.show(voxels.copy(), (), voxels)
+        self.show(self._copy(mask.voxels), (), self._copy(mask.voxels))
 
     def show(
         self,
@@ -280,9 +283,7 @@ class Segmentation:
     def label_map(self) -> LabelMap:
         """A copy of the mask."""
         assert self.shown is not None
-        copy = self._empty_mask()
-        copy[:] = self.shown.mask
-        return LabelMap(copy, self.geometry.affine, labels=self._labels)
+        return LabelMap(self._copy(self.shown.mask), self.geometry.affine, labels=self._labels)
 
     def _make_first(self, clicks: tuple[Click, ...], counted: WindowCount) -> None:
         """The whole mask; without clicks if it is to stand where no click is near."""
@@ -294,7 +295,7 @@ class Segmentation:
             computed_by = self.inference.computed_by
             for patch in self._restore(self._source(clicks), None, counted):
                 mask[patch.box.to_slices()] = patch.labels
-        self.show(mask, clicks, None if self.radius_mm is None else mask.copy())
+        self.show(mask, clicks, None if self.radius_mm is None else self._copy(mask))
 
     def _regions(self, shown: Shown, source: ClickedImage, clicks: Sequence[Click]) -> list[Box]:
         """Boxes of the network's grid outside which the clicks make no difference."""
@@ -334,6 +335,11 @@ class Segmentation:
         of_labels = self.prepared.clicks_to_network(clicks, self._labels)
         shape = self.prepared.geometry.shape
         return ClickedImage(self._read_image, shape, self._encoder, of_labels, self._is_air)
+
+    def _copy(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
+        copy = self._empty_mask()
+        copy[:] = mask
+        return copy
 
     def _empty_mask(self) -> NDArray[np.uint8]:
         shape = self.geometry.shape
@@ -390,13 +396,3 @@ def _difference(mask: NDArray[np.uint8], patch: LabelPatch) -> Box | None:
     (i, m), (j, n), (k, o) = spans
     a, b, c = patch.box.start
     return Box((a + i, b + j, c + k), (a + m, b + n, c + o))
-
-
-def _joined(patches: Sequence[LabelPatch]) -> LabelPatch:
-    """Patches that fill one box as one patch."""
-    box = Box.union(patch.box for patch in patches)
-    assert box is not None  # no patch is empty
-    labels = np.zeros(box.shape, dtype=np.uint8)
-    for patch in patches:
-        labels[patch.box.relative_to(box.start).to_slices()] = patch.labels
-    return LabelPatch(box, labels)

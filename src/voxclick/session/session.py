@@ -104,8 +104,8 @@ class InteractiveSession:
     Raises:
         GeometryError: wrong number of channels, or channels on different grids.
         UnsupportedImageError: a single slice, for a network that looks at several together.
-        UsageError: ``skip_air`` with a model that has no threshold, or a radius that is not
-            finite and positive.
+        UsageError: windows that the network does not take, ``skip_air`` with a model that has no
+            threshold, or a radius that is not finite and positive.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class InteractiveSession:
         cache = cache or CacheSettings()
         self.model = model
         self._inference = inference or model.settings.inference
+        model.check_inference(self._inference)
         self._skip_air = skip_air
         self._started_from_mask = False
         self._segmentation = Segmentation(

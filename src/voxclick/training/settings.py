@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from voxclick.augmentation import AugmentationSettings
 from voxclick.simulation import (
@@ -15,7 +15,6 @@ from voxclick.simulation import (
     StoppingCriterion,
 )
 from voxclick.sliding_window.precision import Precision
-from voxclick.types import Index3
 
 
 class _Settings(BaseModel):
@@ -30,8 +29,8 @@ class OptimizerSettings(_Settings):
     """
 
     name: Literal["adam", "adamw", "novograd"] = "adamw"
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-5, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=1e-5, ge=0, allow_inf_nan=False)
 
 
 class ScheduleSettings(_Settings):
@@ -104,7 +103,7 @@ class TrainingSettings(_Settings):
     epochs: int = Field(default=100, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=2, ge=1)
-    crop: Index3 = (128, 128, 128)
+    crop: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 128, 128)
     workers: int = Field(default=0, ge=0)
     augmentation: AugmentationSettings = AugmentationSettings()
     simulation: SimulationSettings | None = SimulationSettings()
