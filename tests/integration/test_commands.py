@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import voxclick
 from voxclick.cli.main import main
@@ -15,6 +17,8 @@ from voxclick.cli.options import CacheDtype, cache_settings
 from voxclick.clicks import Click, write_clicks
 from voxclick.sliding_window import CacheSettings
 from voxclick.weights import PHANTOM_PET
+
+ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS = [
     ["demo"],
@@ -323,8 +327,10 @@ def test_faults_of_the_system_are_one_sentence(phantom_folder, tmp_path, capsys)
     assert main(["phantom", str(tmp_path / "p"), "--seed", "-1"]) == 2
 
 
-def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys):
-    assert main(["demo", "--steps", "1", "--out", str(tmp_path)]) == 0
+def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path = tmp_path / "voxclick-demo"
+    assert main(["demo", "--steps", "1"]) == 0
     assert "9 lesions" in capsys.readouterr().out
     image = nibabel.load(tmp_path / "image.nii.gz")
     for name in ("mask.nii.gz", "truth.nii.gz"):
@@ -338,3 +344,16 @@ def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys):
     assert main(["segment", str(tmp_path / "image.nii.gz"), *clicks, "--out", str(again)]) == 0
     masks = [nibabel.load(path).get_fdata() for path in (again, tmp_path / "mask.nii.gz")]
     assert np.array_equal(*masks)
+
+    # README: two clicks outline one of nine lesions, a third takes excess out of the bladder
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(x for x in readme.splitlines() if x.startswith("voxclick segment voxclick-demo/"))
+    words = line.replace(f"src/voxclick/weights/{PHANTOM_PET.name}", str(PHANTOM_PET)).split()
+    assert main(words[1:]) == 0
+    found = nibabel.load("mask.nii.gz").get_fdata() > 0
+    truth = nibabel.load(tmp_path / "truth.nii.gz").get_fdata() > 0
+    lesions, _ = ndimage.label(truth, np.ones((3, 3, 3)))
+    answers, _ = ndimage.label(found, np.ones((3, 3, 3)))
+    lesion, answer = (parts == parts[74, 32, 159] for parts in (lesions, answers))
+    assert 2 * (lesion & answer).sum() / (lesion.sum() + answer.sum()) > 0.85
+    assert not found[53, 35, 70]

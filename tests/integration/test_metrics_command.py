@@ -148,7 +148,7 @@ def evaluated(trained_run, phantom_folder, tmp_path):
 
 
 def study(trained_run, phantom_folder, out, *more):
-    model = trained_run / "model.safetensors"
+    model = trained_run
     return metrics("--out", out, "--model", model, "--images", phantom_folder, *more)
 
 

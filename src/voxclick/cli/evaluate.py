@@ -325,7 +325,8 @@ def choose_cases(
     if not labelled:
         raise DatasetError(
             f"{data}: the split {split.value!r} holds no labelled case ({len(cases)} cases in "
-            "all); choose another with --split"
+            "all); --split validation takes what the training held out, --split all every "
+            "labelled case"
         )
     return labelled
 

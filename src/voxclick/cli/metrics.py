@@ -17,14 +17,16 @@ from voxclick.cli.evaluate import Split, choose_cases
 from voxclick.cli.options import (
     BackendName,
     BackendOption,
+    ChosenModel,
+    CombinationName,
     DeviceOption,
     InferenceOverrides,
     SeedOption,
+    choose_model,
     label_names,
 )
 from voxclick.cli.progress import case_progress, step_progress
 from voxclick.clicks.logs import ClickLog
-from voxclick.config import override_inference
 from voxclick.datasets import DEFAULT_LABELS, Case
 from voxclick.errors import EvaluationError, UsageError
 from voxclick.evaluation.masks import (
@@ -50,8 +52,7 @@ from voxclick.evaluation.people import (
 )
 from voxclick.evaluation.people_figures import plot_people
 from voxclick.evaluation.results import write_summary, write_table
-from voxclick.model_files import Model, load_model
-from voxclick.sliding_window import InferenceSettings
+from voxclick.model_files import Model
 
 _TITLES = {
     "dice": "Dice",
@@ -85,7 +86,9 @@ def metrics(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", help="a model.safetensors that replays the logs"),
+        typer.Option(
+            "--model", help="a model.safetensors, or the folder of a run, that replays the logs"
+        ),
     ] = None,
     images: Annotated[
         Path | None,
@@ -105,15 +108,11 @@ def metrics(
     named = None if labels_said is None else label_names(labels_said)
     replay = None
     if model is not None and images is not None:
-        loaded = load_model(model, device, backend.value)
-        _refuse_other_labels(named, loaded)
-        replay = _Replay(
-            model=loaded,
-            inference=override_inference(loaded.settings, overrides),
-            cases=_cases(images, loaded, named),
-            seed=seed,
-        )
-    names = named or (replay.model.settings.labels if replay else DEFAULT_LABELS)
+        chosen = choose_model([model], CombinationName.mean, device, backend, overrides)
+        _refuse_other_labels(named, chosen.model)
+        replay = _Replay(chosen, _cases(images, chosen.model, named), seed)
+    model_labels = None if replay is None else replay.chosen.model.settings.labels
+    names = named or model_labels or DEFAULT_LABELS
     truth = label_files(labels) if labels is not None else {}
     if replay is not None:
         truth = replay.labels
@@ -139,7 +138,7 @@ def metrics(
         problems += left_out
         described = {"click_logs": str(click_logs)}
         if replay is not None:
-            described |= {"model": str(model), "images": str(images), **replay.described}
+            described |= {"images": str(images), **replay.described}
         _leave_people(efforts, scored, replayed, left_out, described, out)
     if problems:
         raise EvaluationError(_listed(problems))
@@ -149,8 +148,7 @@ def metrics(
 class _Replay:
     """What replays logs: a model on labelled cases."""
 
-    model: Model
-    inference: InferenceSettings
+    chosen: ChosenModel
     cases: Mapping[str, Case]
     seed: int
 
@@ -161,8 +159,9 @@ class _Replay:
     @property
     def described(self) -> dict[str, Any]:
         return {
-            "model_fingerprint": self.model.fingerprint,
-            "inference": self.inference.model_dump(mode="json"),
+            **self.chosen.described,
+            "model_fingerprint": self.chosen.model.fingerprint,
+            "inference": self.chosen.inference.model_dump(mode="json"),
             "seed": self.seed,
         }
 
@@ -177,7 +176,7 @@ class _Replay:
         replayed: list[ReplayedLog] = []
         failed: list[Mismatch] = []
         with step_progress("replaying", total) as on_steps:
-            study = UserStudy(self.model, self.inference, self.seed, on_steps)
+            study = UserStudy(self.chosen.model, self.chosen.inference, self.seed, on_steps)
             for name, logs in of_case.items():
                 of_logs, problems = study.replay(self.cases[name], logs)
                 replayed += of_logs

@@ -53,7 +53,8 @@ def segment(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="the image file (.nii.gz, .mha, .png …); one per channel if the model takes more"
+            help="the image file (.nii.gz, .mha, .png …); of several channels one file each, in "
+            "the model's order, which the error says if one is missing"
         ),
     ],
     model: ModelsOption,
@@ -82,8 +83,8 @@ def segment(
         typer.Option(
             "--radius-mm",
             min=0,
-            help="how far from a click the mask may change; no limit without it, 30 with "
-            "--start-from",
+            help="how far from a click the mask may change, above 0; no limit without it, 30 "
+            "with --start-from",
         ),
     ] = None,
     skip_air: Annotated[
