@@ -15,13 +15,12 @@ from pydantic import TypeAdapter
 from torch import nn
 
 import voxclick
-from voxclick.cli.evaluate import Split, choose_cases, load_run
 from voxclick.cli.main import main
-from voxclick.cli.train import split
 from voxclick.config import load_config
 from voxclick.datasets import read_dataset
 from voxclick.guidance import GaussianGuidance
 from voxclick.model_files import load_model, read_model_settings
+from voxclick.runs import Split, choose_cases, load_run, split_of_run
 from voxclick.simulation import SimulatedUser
 from voxclick.training.loop import Trainer
 from voxclick.training.run_folder import RunFolder
@@ -216,7 +215,7 @@ def test_a_trainer_tells_of_every_epoch(trained_run, phantom_folder, tmp_path):
         assert (progress.epochs_done, progress.best_dice) == (end.epochs_done, end.best_dice)
         told.append(end)
 
-    result = trainer.fit(*split(dataset, config), on_epoch=on_epoch)
+    result = trainer.fit(*split_of_run(dataset, config), on_epoch=on_epoch)
     assert [(end.epochs_done, end.epochs) for end in told] == [(1, 3), (2, 3), (3, 3)]
     assert all(end.loss > 0 for end in told)
     steps = config.training.validation.stopping.max_steps
@@ -258,7 +257,7 @@ def test_every_case_is_evaluated_by_the_fold_that_did_not_learn_it(
         model = tmp_path / f"run/fold-{fold}/model.safetensors"
         run, settings = load_run([model]), read_model_settings(model)
         held_back = choose_cases(phantom_folder, Split.validation, settings, run)
-        learnt, _ = split(read_dataset(phantom_folder), run)
+        learnt, _ = split_of_run(read_dataset(phantom_folder), run)
         assert not {case.name for case in learnt} & {case.name for case in held_back}
         cases += [case.name for case in held_back]
     assert sorted(cases) == ["PHANTOM_000", "PHANTOM_001", "PHANTOM_002"]

@@ -14,12 +14,12 @@ from monai.networks.nets.dynunet import DynUNet
 
 from voxclick.cli.main import main as voxclick
 from voxclick.cli.sw_fastedit import main
-from voxclick.cli.train import split
 from voxclick.config import load_config
 from voxclick.datasets import read_dataset
 from voxclick.guidance import SwFastEditGuidance
 from voxclick.io import read_geometry
 from voxclick.model_files import load_model
+from voxclick.runs import split_of_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,7 +176,7 @@ def test_an_evaluation_leaves_the_run_in_its_folder_as_it_is(phantom_folder, tmp
 
 
 def choose_held_back(data: Path, run_folder: Path) -> set[str]:
-    _, validation = split(read_dataset(data), load_config(run_folder / "config.yaml"))
+    _, validation = split_of_run(read_dataset(data), load_config(run_folder / "config.yaml"))
     return {case.name for case in validation}
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from voxclick.cli import rank
-from voxclick.cli.evaluate import Split, choose_cases
 from voxclick.config import RunConfig
 from voxclick.datasets import Dataset
 from voxclick.errors import DatasetError
 from voxclick.model_files import ModelSettings
+from voxclick.runs import Split, choose_cases
 
 
 def model(labels=("background", "liver", "tumor"), channels=("CT", "PET")) -> ModelSettings:

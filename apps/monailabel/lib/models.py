@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 
 from lib.settings import AppSettings
 from voxclick import load_ensemble
-from voxclick.cli.folds import models_of
 from voxclick.config import override_inference
 from voxclick.errors import ModelFileError, UsageError, VoxclickError
 from voxclick.files import replace_when_written
 from voxclick.model_files import Model, ModelSettings, read_model_settings
+from voxclick.runs import models_of
 from voxclick.sliding_window import InferenceSettings
 from voxclick.weights import PHANTOM_PET
 

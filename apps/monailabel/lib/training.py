@@ -26,12 +26,12 @@ from lib.labels import FINAL, OfOtherModelsError, label_in_studies
 from lib.models import ServedModel, other_labels
 from lib.settings import AppSettings
 from voxclick import write_label_map
-from voxclick.cli.train import read_run_dataset, split
 from voxclick.config import RunConfig, load_config, save_config
 from voxclick.datasets import check_cases
 from voxclick.errors import DatasetError, UsageError, VoxclickError
 from voxclick.files import replace_when_written
 from voxclick.model_files import ModelSettings
+from voxclick.runs import read_run_dataset, split_of_run
 from voxclick.training.loop import EpochEnd, Trainer
 from voxclick.training.run_folder import RunFolder
 from voxclick.training.settings import OptimizerSettings, TrainingSettings
@@ -150,7 +150,7 @@ class Training(TrainTask):
             raise
         config = self._with_split(config, names, run.path)
         dataset = read_run_dataset(data, config)
-        training, validation = split(dataset, config)
+        training, validation = split_of_run(dataset, config)
         check_cases((*training, *validation), dataset.labels, dataset.channels)
         save_config(config, run.config)
         trainer = Trainer(

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.evaluate import refuse_other_names, with_channels_of
-from voxclick.cli.folds import models_of
 from voxclick.cli.options import CombinationName, DeviceOption, EnsembleOption
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import read_clicks
@@ -26,6 +24,7 @@ from voxclick.datasets.autopet_challenge import (
 from voxclick.errors import DatasetError, ModelFileError
 from voxclick.io import write_label_map
 from voxclick.model_files import Model, ModelSettings, load_ensemble
+from voxclick.runs import models_of, refuse_other_names, with_channels_of
 from voxclick.session import InteractiveSession
 from voxclick.training.run_folder import RunFolder
 

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.evaluate import Split, choose_cases
 from voxclick.cli.options import (
     BackendName,
     BackendOption,
@@ -53,6 +52,7 @@ from voxclick.evaluation.people import (
 from voxclick.evaluation.people_figures import plot_people
 from voxclick.evaluation.results import write_summary, write_table
 from voxclick.model_files import Model
+from voxclick.runs import Split, choose_cases
 
 _TITLES = {
     "dice": "Dice",

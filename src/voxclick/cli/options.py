@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from voxclick.cli.folds import models_of
 from voxclick.config import override_inference
 from voxclick.errors import UsageError
 from voxclick.model_files import Model, load_ensemble
+from voxclick.runs import models_of
 from voxclick.sliding_window import CacheSettings, InferenceSettings
 
 

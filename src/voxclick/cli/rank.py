@@ -12,7 +12,6 @@ import torch
 import typer
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.evaluate import refuse_other_names, with_channels_of
 from voxclick.cli.options import (
     DEFAULT_CACHE,
     BackendName,
@@ -36,6 +35,7 @@ from voxclick.errors import DatasetError, UsageError, VoxclickError
 from voxclick.evaluation.results import write_table
 from voxclick.hardware import saying_when_memory_is_full
 from voxclick.model_files import Model, ModelSettings
+from voxclick.runs import refuse_other_names, with_channels_of
 from voxclick.session import InteractiveSession
 from voxclick.sliding_window import CacheSettings, InferenceSettings
 

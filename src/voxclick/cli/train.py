@@ -10,21 +10,19 @@ from typing import Annotated
 import typer
 
 from voxclick.cli.console import plain_console
-from voxclick.cli.folds import PlannedRun, new_runs, runs_to_resume
 from voxclick.cli.options import DeviceOption
-from voxclick.config import RunConfig, load_config, save_config
+from voxclick.config import load_config, save_config
 from voxclick.datasets import (
-    Case,
-    Dataset,
     check_cases,
-    first_by_name,
-    k_folds,
-    read_dataset,
-    read_splits_final,
-    select_channels,
-    train_validation_split,
 )
 from voxclick.errors import UsageError
+from voxclick.runs import (
+    PlannedRun,
+    new_runs,
+    read_run_dataset,
+    runs_to_resume,
+    split_of_run,
+)
 from voxclick.training.loop import Trainer
 from voxclick.training.run_folder import RunFolder
 
@@ -105,7 +103,7 @@ def _train_run(
     config, folder = run.config, run.folder
     dataset = read_run_dataset(data, config)
     settings = config.model_settings(dataset)
-    training, validation = split(dataset, config)
+    training, validation = split_of_run(dataset, config)
     check_cases((*training, *validation), settings.labels, settings.channels)
     trainer = Trainer(
         config.training,
@@ -136,32 +134,3 @@ def _print_folds(runs: Sequence[PlannedRun], out: Path) -> None:
     known = [dice for dice in best if dice is not None]
     mean = f", mean Dice {sum(known) / len(known):.4f}" if known else ""
     plain_console().print(f"{len(runs)} folds{mean} -> {out}")
-
-
-def read_run_dataset(data: Path, run: RunConfig) -> Dataset:
-    """The data set with the labels and the channels that the run says.
-
-    Raises:
-        DatasetError: not a data set, or without these channels.
-    """
-    dataset = read_dataset(data, run.data.labels)
-    if run.data.channels is not None:
-        dataset = select_channels(dataset, run.data.channels)
-    return dataset
-
-
-def split(dataset: Dataset, run: RunConfig) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Training and validation cases of a run."""
-    cases = tuple(case for case in dataset.train if case.label is not None)
-    if run.data.limit is not None:
-        cases = first_by_name(cases, run.data.limit)
-    if run.data.splits is not None:
-        splits = read_splits_final(run.data.splits, cases)
-        if run.data.fold >= len(splits):
-            raise UsageError(
-                f"{run.data.splits}: holds {len(splits)} folds, but data.fold says {run.data.fold}"
-            )
-        return splits[run.data.fold]
-    if run.data.folds is not None:
-        return k_folds(cases, run.data.folds, run.seed)[run.data.fold]
-    return train_validation_split(cases, run.data.validation_fraction, run.seed)

@@ -24,13 +24,13 @@ from voxclick.cli.sw_fastedit.translation import (
     run_configuration,
     validation_strategy,
 )
-from voxclick.cli.train import read_run_dataset, split
 from voxclick.config import RunConfig, load_config, save_config
 from voxclick.datasets import is_dataset, read_dataset
 from voxclick.errors import UsageError
 from voxclick.files import replace_when_written
 from voxclick.model_files import read_model_settings, save_model
 from voxclick.model_files.sw_fastedit import import_sw_fastedit
+from voxclick.runs import read_run_dataset, split_of_run
 from voxclick.training.run_folder import RunFolder
 
 CONFIG = "sw-fastedit.yaml"
@@ -108,7 +108,7 @@ def _write_configuration(options: Namespace, data: Path, path: Path, *more: str)
         temporary.write_text(yaml.safe_dump(values), encoding="utf-8")
     overrides = [*more, *options.set]
     if not any(override.startswith("training.steps_per_epoch=") for override in overrides):
-        training, _ = split(dataset, load_config(path, overrides))
+        training, _ = split_of_run(dataset, load_config(path, overrides))
         overrides.insert(0, f"training.steps_per_epoch={len(training)}")
     config = load_config(path, overrides)
     save_config(config, path)
