@@ -46,7 +46,7 @@ def test_scores_of_masks_from_elsewhere(masks, phantom_folder, tmp_path, capsys)
     out = tmp_path / "out"
     assert metrics(phantom_folder / "labelsTr", masks, "--out", out) == 0
     shown = capsys.readouterr().out
-    assert "surface Dice" in shown
+    assert "NSD" in shown
     assert "masks: 3" in shown
     table = pd.read_csv(out / "scores.csv")
     assert list(table.case) == ["PHANTOM_000", "PHANTOM_001", "PHANTOM_002"]

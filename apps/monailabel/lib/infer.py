@@ -19,14 +19,13 @@ from lib.clicks import ClickRecorder, RequestedClicks, clicks_of_request, client
 from lib.models import LoadedModel, ServedModel, other_labels, stamp_of
 from lib.settings import AppSettings
 from voxclick import Click, InteractiveSession, LabelMap, read_volume, write_label_map
-from voxclick.datasets.nnunet import stem
+from voxclick.datasets.nnunet import FIRST_CHANNEL, stem
 from voxclick.errors import GeometryError, UnsupportedImageError, UsageError
 from voxclick.io import IMAGE_SUFFIXES, files_of
 from voxclick.session import SessionPool
 
 _logger = logging.getLogger(__name__)
 
-_FIRST_CHANNEL = "_0000"
 _DEFAULT_SUFFIX = ".nii.gz"
 
 _RESULT_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".mhd", ".nhdr"))
@@ -311,12 +310,12 @@ def channel_files(image: Path, channels: Sequence[str]) -> list[Path]:
         return [image]
     name = stem(image)
     suffix = image.name[len(name) :]
-    if not name.endswith(_FIRST_CHANNEL):
+    if not name.endswith(FIRST_CHANNEL):
         raise UnsupportedImageError(
             f"{image}: the model takes {len(channels)} images ({', '.join(channels)}) in files "
-            f"NAME{_FIRST_CHANNEL}, NAME_0001, …; ask for the one that ends in {_FIRST_CHANNEL}"
+            f"NAME{FIRST_CHANNEL}, NAME_0001, …; ask for the one that ends in {FIRST_CHANNEL}"
         )
-    name = name.removesuffix(_FIRST_CHANNEL)
+    name = name.removesuffix(FIRST_CHANNEL)
     files = [image.with_name(f"{name}_{n:04d}{suffix}") for n in range(len(channels))]
     missing = [path.name for path in files if not path.is_file()]
     if missing:

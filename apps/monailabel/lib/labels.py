@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from voxclick import LabelMap, read_label_map
 from voxclick.clicks import BACKGROUND
 from voxclick.errors import DatasetError, GeometryError
-from voxclick.io import read_geometry
+from voxclick.io import ANY_LABELS, read_geometry
 
 if TYPE_CHECKING:
     from monailabel.interfaces.datastore import Datastore
@@ -33,9 +33,6 @@ Told = TypeVar("Told")
 
 _LABEL_INFO = TypeAdapter(list[_LabelInfo])
 _LABEL_NAMES = TypeAdapter(dict[str, int])
-
-_ANY_LABELS = tuple(str(value) for value in range(2**16))
-
 
 FINAL = "final"
 """MONAI Label's tag of labels that somebody has submitted."""
@@ -100,7 +97,7 @@ def read_saved_label(
     """
     if image is not None:
         _check_grid(path, image)
-    stored = read_label_map(path, _ANY_LABELS)
+    stored = read_label_map(path, ANY_LABELS)
     present = [int(value) for value in np.unique(stored.voxels) if value]
     name_of = _names_by_value(path, info, labels, present)
     unknown = [

@@ -50,19 +50,10 @@ from voxclick.evaluation.people import (
     summarise_people,
 )
 from voxclick.evaluation.people_figures import plot_people
+from voxclick.evaluation.report.words import METRIC_WORDS
 from voxclick.evaluation.results import write_summary, write_table
 from voxclick.model_files import Model
 from voxclick.runs import Split, choose_cases
-
-_TITLES = {
-    "dice": "Dice",
-    "nsd": "surface Dice",
-    "fpv_ml": "FPV ml",
-    "fnv_ml": "FNV ml",
-    "lesion_recall": "lesion recall",
-    "lesion_precision": "lesion precision",
-    "dmm": "lesion F1 (DMM)",
-}
 
 
 def metrics(
@@ -278,10 +269,12 @@ def print_masks(summary: Mapping[str, Any], console: Console, out: Path) -> None
         if not count:
             continue
         table = Table("score", "mean", "spread", "median", title=f"{count} {kind}")
-        for metric, title in _TITLES.items():
+        for metric, words in METRIC_WORDS.items():
             if metric in group:
                 spread = group[metric]
-                table.add_row(title, *(_shown(spread[key]) for key in ("mean", "std", "median")))
+                table.add_row(
+                    words.title, *(_shown(spread[key]) for key in ("mean", "std", "median"))
+                )
         console.print(table)
     console.print(f"masks: {summary['masks']} -> {out / 'scores.csv'}")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, with_unique_names
-from voxclick.datasets.nnunet import stem
+from voxclick.datasets.nnunet import FIRST_CHANNEL, stem
 from voxclick.errors import DatasetError
 
 LIST_SUFFIXES = (".csv", ".tsv")
@@ -86,5 +86,5 @@ def _read_table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
 def _case(folder: Path, row: dict[str, str], image_columns: Sequence[str]) -> Case:
     images = tuple(folder / row[column] for column in image_columns)
     label = folder / row["label"] if row.get("label") else None
-    name = row.get("name") or stem(images[0]).removesuffix("_0000")
+    name = row.get("name") or stem(images[0]).removesuffix(FIRST_CHANNEL)
     return Case(name, images, label, row.get("group") or None)

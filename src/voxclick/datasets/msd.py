@@ -8,7 +8,7 @@ from typing import Any
 
 from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, with_unique_names
 from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
-from voxclick.datasets.nnunet import stem
+from voxclick.datasets.nnunet import FIRST_CHANNEL, stem
 from voxclick.errors import DatasetError
 
 
@@ -76,7 +76,7 @@ def _read_entry(path: Path, entry: Any, problems: list[str], *, label_required: 
         )
     files = tuple(path.parent / image for image in images)
     label = path.parent / entry["label"] if entry.get("label") else None
-    name = entry.get("name") or stem(files[0]).removesuffix("_0000")
+    name = entry.get("name") or stem(files[0]).removesuffix(FIRST_CHANNEL)
     if label is None and label_required:
         problems.append(f"{name} has no label")
     return Case(name, files, label, group=entry.get("group") or None)

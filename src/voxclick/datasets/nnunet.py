@@ -13,6 +13,9 @@ from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_
 from voxclick.errors import DatasetError
 from voxclick.io import IMAGE_SUFFIXES
 
+FIRST_CHANNEL = "_0000"
+"""Ends the names of images, also of those of one channel; tools may call masks so, too."""
+
 _CHANNEL = re.compile(r"^(?P<name>.+)_(?P<channel>\d{4})$")
 
 
@@ -132,7 +135,7 @@ def _name_and_channel(
     match = _CHANNEL.match(of_file)
     if match is None or (of_file in labelled and match["name"] not in labelled):
         return of_file, 0
-    if match["name"] in labelled or f"{match['name']}_0000" in stems:
+    if match["name"] in labelled or f"{match['name']}{FIRST_CHANNEL}" in stems:
         return match["name"], int(match["channel"])
     return of_file, 0
 

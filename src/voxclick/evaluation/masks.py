@@ -11,20 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from voxclick.datasets.nnunet import image_files, stem
+from voxclick.datasets.nnunet import FIRST_CHANNEL, image_files, stem
 from voxclick.errors import GeometryError, UnsupportedImageError, UsageError
 from voxclick.evaluation.results import rounded
-from voxclick.evaluation.scoring import METRICS, CaseScorer, CaseScores
-from voxclick.io import IMAGE_SUFFIXES, read_geometry, read_label_map
+from voxclick.evaluation.scoring import METRICS, OF_LESION_FREE, CaseScorer, CaseScores
+from voxclick.io import ANY_LABELS, IMAGE_SUFFIXES, read_geometry, read_label_map
 from voxclick.volume import LabelMap
-
-_FIRST_CHANNEL = "_0000"
-"""Ends nnU-Net's names of images; tools that name a mask after its image keep it."""
-
-_ANY_LABELS = tuple(str(value) for value in range(2**16))
-
-OF_LESION_FREE = ("dice", "fpv_ml")
-"""All that is left to say where there is nothing to find."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ def score_masks(
         scorer: CaseScorer | None = None
         for pair in of_label:
             try:
-                check_same_grid(label_file, pair.prediction)
+                _refuse_another_grid(label_file, pair.prediction)
                 mask = read_mask(pair.prediction, labels)
                 scorer = scorer or CaseScorer(read_mask(label_file, labels))
                 scored.append(ScoredMask(pair.name, scorer.score(mask)))
@@ -167,7 +159,7 @@ def read_mask(path: Path, labels: tuple[str, ...]) -> LabelMap:
         return read_label_map(path, labels)
     except UnsupportedImageError as error:
         try:
-            values = np.unique(read_label_map(path, _ANY_LABELS).voxels).tolist()
+            values = np.unique(read_label_map(path, ANY_LABELS).voxels).tolist()
         except UnsupportedImageError:
             raise error from None  # more labels would not make a label map of it
     beyond = [value for value in values if value >= len(labels)]
@@ -178,7 +170,7 @@ def read_mask(path: Path, labels: tuple[str, ...]) -> LabelMap:
     )
 
 
-def check_same_grid(label: Path, prediction: Path) -> None:
+def _refuse_another_grid(label: Path, prediction: Path) -> None:
     """Refuse a mask that does not lie on its label's grid.
 
     Raises:
@@ -247,7 +239,7 @@ def _by_name(folder: Path, others: Collection[str], mismatches: list[Mismatch]) 
     for path in image_files(folder):
         name = stem(path)
         if name not in others:
-            name = name.removesuffix(_FIRST_CHANNEL)
+            name = name.removesuffix(FIRST_CHANNEL)
         if name in found:
             problem = f"{path}: has the name of {found[name].name}, which was taken instead"
             mismatches.append(Mismatch(name, problem))

@@ -17,11 +17,11 @@ from voxclick.clicks.logs import ClickLog, read_click_log
 from voxclick.datasets import Case
 from voxclick.errors import ClickError, UnsupportedImageError, UsageError, VoxclickError
 from voxclick.evaluation.annotators import LabelledScan
-from voxclick.evaluation.masks import OF_LESION_FREE, Mismatch, read_mask
+from voxclick.evaluation.masks import Mismatch, read_mask
 from voxclick.evaluation.metrics import Lesions, is_failure, number_of_clicks
 from voxclick.evaluation.results import QUALITIES, each_rounded, rounded
 from voxclick.evaluation.runner import CaseEvaluation, Step, read_scan
-from voxclick.evaluation.scoring import CaseScores
+from voxclick.evaluation.scoring import OF_LESION_FREE, CaseScores
 from voxclick.evaluation.settings import EvaluationSettings, Protocol
 from voxclick.hardware import saying_when_memory_is_full
 from voxclick.model_files import Model

@@ -17,6 +17,9 @@ from voxclick.volume import LabelMap
 METRICS = tuple(MaskScores.__dataclass_fields__)
 """The scores' names, in the order of the columns of a table."""
 
+OF_LESION_FREE = ("dice", "fpv_ml")
+"""All that is left to say where there is nothing to find."""
+
 
 @dataclass(frozen=True)
 class CaseScores:

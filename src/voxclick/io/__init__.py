@@ -1,6 +1,7 @@
 """Image files in and out; a file's own conventions (LPS, axis order, scaling) end here."""
 
 from voxclick.io.images import (
+    ANY_LABELS,
     IMAGE_SUFFIXES,
     check_stores,
     files_of,
@@ -12,6 +13,7 @@ from voxclick.io.images import (
 )
 
 __all__ = [
+    "ANY_LABELS",
     "IMAGE_SUFFIXES",
     "check_stores",
     "files_of",

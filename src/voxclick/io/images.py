@@ -53,6 +53,10 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(voxels, geometry.affine, path=path)
 
 
+ANY_LABELS = tuple(str(value) for value in range(2**16))
+"""For `read_label_map`, where what the values are called is not known yet."""
+
+
 def read_label_map(
     path: str | Path, labels: tuple[str, ...] = ("background", "foreground")
 ) -> LabelMap:

@@ -15,10 +15,7 @@ from voxclick.evaluation.report.comparison_page import write_comparison_page
 from voxclick.evaluation.report.paired import Comparison, Moment, Row, paired_difference
 from voxclick.evaluation.report.run_folder import EvaluatedRun, scores_by_case
 from voxclick.evaluation.results import write_summary, write_table
-from voxclick.evaluation.scoring import METRICS
-
-_OF_LESION_FREE = ("dice", "fpv_ml")
-"""All that is left to say where there is nothing to find."""
+from voxclick.evaluation.scoring import METRICS, OF_LESION_FREE
 
 
 def compare_runs(
@@ -51,7 +48,7 @@ def compare_runs(
         left_out=(_without(a, cases + lesion_free), _without(b, cases + lesion_free)),
         table=table,
         differences=_rows(table.loc[~table.empty_label], METRICS, moments, seed),
-        lesion_free_differences=_rows(table.loc[table.empty_label], _OF_LESION_FREE, moments, seed),
+        lesion_free_differences=_rows(table.loc[table.empty_label], OF_LESION_FREE, moments, seed),
         seed=seed,
     )
 
