@@ -37,7 +37,7 @@ def test_all_files_are_one_image_to_the_network(data_root, tmp_path, spacing_mm)
         prepared = process.prepare([volume])
         assert torch.equal(prepared.image, reference.image)
         assert prepared.geometry.matches(reference.geometry)
-        voxels = restored(process, logits_of(prepared.image), prepared)
+        voxels = restored(logits_of(prepared.image), prepared)
         write_label_map(LabelMap(voxels, volume.affine), tmp_path / path.name)
         written = nib.load(tmp_path / path.name)
         assert written.shape == nib.load(path).shape
@@ -73,7 +73,7 @@ def test_a_mask_of_the_sheared_volume_comes_back(data_root, spacing_mm):
         PreprocessingSettings(spacing_mm=spacing_mm, intensity=(LogScaling(high=1),))
     )
     prepared = process.prepare([Volume(mask, affine)])
-    found = restored(process, logits_of(prepared.image), prepared)
+    found = restored(logits_of(prepared.image), prepared)
     dice = 2 * (found * mask).sum() / (found.sum() + mask.sum())
     assert dice == 1 if spacing_mm is None else dice > 0.9
     click = prepared.click_to_network((30, 40, 10))

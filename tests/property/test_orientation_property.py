@@ -96,7 +96,7 @@ def test_all_48_storages_are_one_image(turn, shear, spacing_mm):
         PreprocessingSettings(spacing_mm=spacing_mm, intensity=(PercentileScaling(),))
     )
     reference = prepare(process, voxels, affine)
-    mask = restored(process, logits_of(reference.image), reference)
+    mask = restored(logits_of(reference.image), reference)
     label = process.prepare_label(LabelMap(mask, affine), reference)
     assert set(np.unique(mask)) == {0, 1, 2}
     for storage in STORAGES:
@@ -104,7 +104,7 @@ def test_all_48_storages_are_one_image(turn, shear, spacing_mm):
         assert torch.equal(prepared.image, reference.image)
         assert prepared.geometry.matches(reference.geometry, tolerance_mm=1e-9)
         expected, stored_affine = stored_as(storage, mask, affine)
-        found = restored(process, logits_of(prepared.image), prepared)
+        found = restored(logits_of(prepared.image), prepared)
         assert np.array_equal(found, expected)
         stored_label = process.prepare_label(LabelMap(expected, stored_affine), prepared)
         assert torch.equal(stored_label, label)
@@ -174,5 +174,5 @@ def test_a_mask_of_one_voxel_comes_back_to_its_voxel(
     mask = torch.zeros(prepared.geometry.shape)
     mask[click] = 1
     assert torch.equal(mask, prepared.image[0])
-    found = restored(process, torch.stack([1 - mask, mask]), prepared)
+    found = restored(torch.stack([1 - mask, mask]), prepared)
     assert np.argwhere(found).tolist() == [list(stored_index(storage, index))]

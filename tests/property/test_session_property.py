@@ -210,7 +210,7 @@ def test_any_way_to_a_set_of_clicks_gives_the_mask_of_a_fresh_session(opening: O
     shown = np.full(opening.shape, 99, np.uint8)
     pool = clicks_in(opening.shape, data, 5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("voxclick.preprocessing._BLOCK_VOXELS", opening.block)
+        patch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", opening.block)
         for _ in range(data.draw(st.integers(2, 7))):
             updates = step_of(session, pool, data)
             for update in islice(updates, data.draw(st.integers(0, 2))):

@@ -19,7 +19,6 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
 from restoring import restored
-from voxclick import preprocessing
 from voxclick.errors import GeometryError, UnsupportedImageError
 from voxclick.geometry.box import Box
 from voxclick.preprocessing import (
@@ -28,7 +27,10 @@ from voxclick.preprocessing import (
     Preprocessing,
     PreprocessingSettings,
     RangeScaling,
+    ReadMargins,
     check_slices,
+    restore_labels,
+    restore_labels_inside,
 )
 from voxclick.volume import LabelMap, Volume
 
@@ -67,10 +69,14 @@ def sheared(oblique) -> Volume:
     return Volume(oblique.voxels, oblique.affine @ shear)
 
 
+def reading(margins: torch.Tensor) -> ReadMargins:
+    return lambda box: margins[(..., *box.to_slices())]
+
+
 @pytest.fixture(autouse=True)
 def _many_blocks(monkeypatch):
     """Small volumes must meet block borders too."""
-    monkeypatch.setattr(preprocessing, "_BLOCK_VOXELS", 9)
+    monkeypatch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", 9)
 
 
 # Settings
@@ -248,7 +254,7 @@ def test_a_slice_is_resampled_in_its_plane_alone(oblique, axis):
 
     label = LabelMap((a_slice.voxels > 0).astype(np.uint8), a_slice.affine)
     logits = logits_of(preprocessing.prepare_label(label, prepared))
-    back = restored(preprocessing, logits, prepared)
+    back = restored(logits, prepared)
     assert back.shape == a_slice.shape
     assert (back == label.voxels).mean() > 0.95
 
@@ -336,7 +342,7 @@ def test_restore_is_the_argmax_of_each_label_interpolated_alone(request, kind, l
     process = preprocessing_to(spacing)
     prepared = process.prepare([volume])
     logits = smooth_noise(labels, *prepared.geometry.shape)
-    found = restored(process, torch.from_numpy(logits), prepared)
+    found = restored(torch.from_numpy(logits), prepared)
     expected = interpolated(volume, prepared, logits)
     assert found.dtype == np.uint8
     assert found.shape == volume.shape
@@ -353,7 +359,7 @@ def test_restore_passes_over_background_without_losing_a_voxel(oblique):
     logits = np.zeros((2, *prepared.geometry.shape), np.float32)
     logits[0] = 1
     logits[1, 5, 6, 7] = 20
-    found = restored(process, torch.from_numpy(logits), prepared)
+    found = restored(torch.from_numpy(logits), prepared)
     margin = np.diff(interpolated(oblique, prepared, logits), axis=0)[0]
     assert found.any()
     assert np.array_equal(found, margin > 0)
@@ -363,10 +369,10 @@ def test_equal_logits_are_background_and_nan_is_too(oblique):
     process = preprocessing_to(SPACING)
     prepared = process.prepare([oblique])
     logits = torch.ones(3, *prepared.geometry.shape)
-    assert not restored(process, logits, prepared).any()
-    assert not restored(process, logits * torch.nan, prepared).any()
+    assert not restored(logits, prepared).any()
+    assert not restored(logits * torch.nan, prepared).any()
     logits[1:] = 2
-    assert (restored(process, logits, prepared) == 1).all()
+    assert (restored(logits, prepared) == 1).all()
 
 
 @pytest.mark.gpu
@@ -374,15 +380,15 @@ def test_restore_on_a_gpu_is_restore_on_the_cpu(oblique):
     process = preprocessing_to(SPACING)
     prepared = process.prepare([oblique])
     logits = torch.from_numpy(smooth_noise(3, *prepared.geometry.shape))
-    expected = restored(process, logits, prepared)
-    assert np.array_equal(restored(process, logits.cuda(), prepared), expected)
+    expected = restored(logits, prepared)
+    assert np.array_equal(restored(logits.cuda(), prepared), expected)
 
 
 @pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])
 @pytest.mark.parametrize("kind", ["oblique", "sheared"])
 def test_restoring_what_changed_is_restoring_all(request, kind, spacing, monkeypatch):
     """With small blocks, so that most of them are left alone."""
-    monkeypatch.setattr("voxclick.preprocessing._BLOCK_VOXELS", 4)
+    monkeypatch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", 4)
     volume = request.getfixturevalue(kind)
     process = preprocessing_to(spacing)
     prepared = process.prepare([volume])
@@ -391,11 +397,11 @@ def test_restoring_what_changed_is_restoring_all(request, kind, spacing, monkeyp
     box = Box.around(tuple(n // 4 for n in shape), 1).clip(shape)
     after = before.clone()
     after[(..., *box.to_slices())] *= -1
-    labels, whole = restored(process, before, prepared), restored(process, after, prepared)
+    labels, whole = restored(before, prepared), restored(after, prepared)
     assert not np.array_equal(labels, whole)
     margins = after[1:] - after[:1]
     count = 0
-    for patch in process.restore(lambda b: margins[(..., *b.to_slices())], prepared, [box]):
+    for patch in restore_labels(reading(margins), prepared.regridding, [box]):
         labels[patch.box.to_slices()] = patch.labels
         count += patch.labels.size
     assert np.array_equal(labels, whole)
@@ -411,7 +417,7 @@ def test_restoring_what_changed_reads_only_what_lies_near_it(request, kind, spac
     prepared = process.prepare([volume])
     shape = prepared.geometry.shape
     margins = torch.from_numpy(smooth_noise(2, *shape))
-    whole = restored(process, torch.cat([torch.zeros_like(margins[:1]), margins]), prepared)
+    whole = restored(torch.cat([torch.zeros_like(margins[:1]), margins]), prepared)
     far = [Box.of_shape((1, 1, 1)), Box(tuple(n - 1 for n in shape), shape)]
     read: list[Box] = []
 
@@ -420,7 +426,7 @@ def test_restoring_what_changed_reads_only_what_lies_near_it(request, kind, spac
         return margins[(..., *box.to_slices())]
 
     count = 0
-    for patch in process.restore(reader, prepared, far):
+    for patch in restore_labels(reader, prepared.regridding, far):
         assert np.array_equal(patch.labels, whole[patch.box.to_slices()])
         count += patch.labels.size
     assert 0 < count < whole.size / 4
@@ -430,16 +436,16 @@ def test_restoring_what_changed_reads_only_what_lies_near_it(request, kind, spac
 
 def test_a_part_of_a_block_is_rounded_like_the_whole(monkeypatch):
     """Margins of 1 and -1 with voxels halfway between them: the last bit decides on each."""
-    monkeypatch.setattr(preprocessing, "_BLOCK_VOXELS", 32)
+    monkeypatch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", 32)
     process = preprocessing_to((0.6, 0.7, 1.4))
     volume = Volume(np.zeros((40, 40, 40), np.float32), np.diag([0.3, 0.35, 0.7, 1.0]))
     prepared = process.prepare([volume])
     rng = np.random.default_rng(0)
     margins = torch.from_numpy(rng.choice([-1.0, 1.0], (1, *prepared.geometry.shape)))
-    whole = restored(process, torch.cat([torch.zeros_like(margins), margins]), prepared)
+    whole = restored(torch.cat([torch.zeros_like(margins), margins]), prepared)
     for corner in rng.integers(0, 18, (20, 3)).tolist():
         changed = [Box.around(tuple(corner), 1).clip(prepared.geometry.shape)]
-        for patch in process.restore(lambda b: margins[(..., *b.to_slices())], prepared, changed):
+        for patch in restore_labels(reading(margins), prepared.regridding, changed):
             assert np.array_equal(patch.labels, whole[patch.box.to_slices()])
 
 
@@ -452,11 +458,11 @@ def test_restoring_inside_a_box_is_restoring_all_there_and_nothing_elsewhere(
     process = preprocessing_to(spacing)
     prepared = process.prepare([volume])
     margins = torch.from_numpy(smooth_noise(1, *prepared.geometry.shape))
-    whole = restored(process, torch.cat([torch.zeros_like(margins), margins]), prepared)
+    whole = restored(torch.cat([torch.zeros_like(margins), margins]), prepared)
     shape = prepared.geometry.shape
     box = Box.around(tuple(n // 2 for n in shape), (4, 5, 6)).clip(shape)
     shown = np.full(volume.shape, 7, np.uint8)
-    patch = process.restore_inside(margins[(..., *box.to_slices())], box, prepared, shown)
+    patch = restore_labels_inside(margins[(..., *box.to_slices())], box, prepared.regridding, shown)
     shown[patch.box.to_slices()] = patch.labels
     indices = np.moveaxis(np.indices(volume.shape), 0, -1)
     position = apply_affine(np.linalg.inv(prepared.geometry.affine) @ volume.affine, indices)
@@ -470,15 +476,15 @@ def test_restoring_inside_a_box_is_restoring_all_there_and_nothing_elsewhere(
 
 def test_thick_slices_between_a_box_and_the_next_block_stay_as_they_are(monkeypatch):
     """A block's last slice may need nothing that lies in the box."""
-    monkeypatch.setattr(preprocessing, "_BLOCK_VOXELS", 8)
+    monkeypatch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", 8)
     process = preprocessing_to((1.5, 1.5, 1.5))
     thick = Volume(np.zeros((6, 6, 24), np.float32), np.diag([1.5, 1.5, 5.0, 1.0]))
     prepared = process.prepare([thick])
     depth = prepared.geometry.shape[2]
     for start in range(depth - 16):
         box = Box((0, 0, start), (6, 6, start + 16))
-        patch = process.restore_inside(
-            torch.ones(1, *box.shape), box, prepared, np.full(thick.shape, 7, np.uint8)
+        patch = restore_labels_inside(
+            torch.ones(1, *box.shape), box, prepared.regridding, np.full(thick.shape, 7, np.uint8)
         )
         slices = np.arange(patch.box.start[2], patch.box.stop[2]) * 5 / 1.5
         inside = (slices > start - 1e-6) & (slices < start + 15 + 1e-6)
@@ -493,7 +499,7 @@ def test_a_mask_comes_back_nearly_the_same_through_a_finer_grid(request, kind):
     process = preprocessing_to((1.0, 1.0, 1.0))
     prepared = process.prepare([Volume(mask, volume.affine)])
     foreground = prepared.image[0]
-    found = restored(process, torch.stack([1 - foreground, foreground]), prepared)
+    found = restored(torch.stack([1 - foreground, foreground]), prepared)
     dice = 2 * (found * mask).sum() / (found.sum() + mask.sum())
     assert dice > 0.95
 
@@ -506,7 +512,7 @@ def test_without_resampling_a_voxel_comes_back_where_it_was(oblique):
         prepared = process.prepare([Volume(voxels, oblique.affine)])
         assert prepared.image[0][prepared.click_to_network(index)] == 1
         logits = torch.stack([1 - prepared.image[0], prepared.image[0]])
-        assert np.argwhere(restored(process, logits, prepared)).tolist() == [list(index)]
+        assert np.argwhere(restored(logits, prepared)).tolist() == [list(index)]
 
 
 # What does not fit

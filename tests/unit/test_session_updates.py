@@ -89,7 +89,7 @@ def test_a_preview_of_a_session_brought_back_elsewhere_is_one_window(tmp_path, m
 )
 def test_a_preview_changes_nothing_that_its_window_does_not_hold(spacing, affine, monkeypatch):
     """The network knows no more with more windows: a preview must show what the exact answer is."""
-    monkeypatch.setattr("voxclick.preprocessing._BLOCK_VOXELS", 8)
+    monkeypatch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", 8)
     model = session().model
     scaling = (RangeScaling(low=0, high=1),)
     to_spacing = PreprocessingSettings(spacing_mm=spacing, intensity=scaling)
@@ -421,7 +421,7 @@ def test_a_mask_is_not_put_together_from_batches_of_two_sizes(fills_up):
 
 @pytest.mark.filterwarnings("ignore:the GPU's memory does not hold")
 def test_a_gpu_that_fills_up_in_the_middle_of_the_first_answer(monkeypatch):
-    monkeypatch.setattr("voxclick.preprocessing._BLOCK_VOXELS", 8)
+    monkeypatch.setattr("voxclick.preprocessing.sampling._BLOCK_VOXELS", 8)
     network = TumorInPairs()
 
     def fill_up(done: int, total: int) -> None:

@@ -38,7 +38,13 @@ from voxclick.hardware import device_name
 from voxclick.model_files import Model, ModelSettings, load_model
 from voxclick.networks import NetworkSettings, lay_out_for
 from voxclick.phantoms import PhantomSettings, make_phantom
-from voxclick.preprocessing import PreparedImage, Preprocessing, PreprocessingSettings, RangeScaling
+from voxclick.preprocessing import (
+    PreparedImage,
+    Preprocessing,
+    PreprocessingSettings,
+    RangeScaling,
+    restore_labels,
+)
 from voxclick.session import InteractiveSession
 from voxclick.sliding_window import CacheSettings, SlidingWindows
 from voxclick.sliding_window.precision import Precision, resolve_precision
@@ -281,8 +287,8 @@ class _FullRun:
         with torch.inference_mode():
             margins = self._infer(clicks, prepared, encoder)
             mask = np.empty(self._image.shape, dtype=np.uint8)
-            for patch in self._preprocessing.restore(
-                lambda box: margins[(..., *box.to_slices())], prepared
+            for patch in restore_labels(
+                lambda box: margins[(..., *box.to_slices())], prepared.regridding
             ):
                 mask[patch.box.to_slices()] = patch.labels
         seconds = time.perf_counter() - start

@@ -19,7 +19,13 @@ from voxclick.geometry.box import Box
 from voxclick.guidance import build_encoder
 from voxclick.memory_map import is_large, is_mapped, temporary_map
 from voxclick.model_files import Model
-from voxclick.preprocessing import LabelPatch, PreparedImage, Preprocessing, ReadMargins
+from voxclick.preprocessing import (
+    LabelPatch,
+    PreparedImage,
+    ReadMargins,
+    restore_labels,
+    restore_labels_inside,
+)
 from voxclick.session.clicked_image import ClickedImage
 from voxclick.session.local_correction import LocalCorrection
 from voxclick.session.uncertainty import (
@@ -132,7 +138,6 @@ class Segmentation:
         self.shown: Shown | None = None
         self._unseen: Box | None = None
         self._labels = model.settings.labels
-        self._preprocessing = Preprocessing(model.settings.preprocessing)
         self._encoder = None if guidance is None else build_encoder(guidance, spacing_mm)
         self._folder: Path | None = cache.folder
         copied = _goes_to_gpu(model, prepared)
@@ -251,7 +256,7 @@ class Segmentation:
             near = box.intersect(self.prepared.box_to_network(local.ball_box(click)))
             box, margins = near, margins[(..., *near.relative_to(box.start).to_slices())]
         mask = np.broadcast_to(np.uint8(0), self.geometry.shape) if shown is None else shown.mask
-        patch = self._preprocessing.restore_inside(margins, box, self.prepared, mask)
+        patch = restore_labels_inside(margins, box, self.prepared.regridding, mask)
         if local is not None:
             patch = local.apply(patch, clicks)
         self._unseen = Box.union((self._unseen, patch.box))
@@ -313,7 +318,7 @@ class Segmentation:
     ) -> Iterator[LabelPatch]:
         """The labels of what depends on some boxes of the network's grid; None for everything."""
         read = self._reader(source, regions, counted)
-        return self._preprocessing.restore(read, self.prepared, regions)
+        return restore_labels(read, self.prepared.regridding, regions)
 
     def _reader(
         self, source: ClickedImage, regions: Sequence[Box] | None, counted: WindowCount

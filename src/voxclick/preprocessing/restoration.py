@@ -1,0 +1,197 @@
+"""Labels of the file's voxels from what the network answers on its own grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxclick.geometry.box import Box
+from voxclick.preprocessing.regridding import Regridding
+from voxclick.preprocessing.sampling import blocks, interpolate, window_under
+from voxclick.types import LabelTensor, MarginsTensor
+
+_ROUNDING = 1e-6
+"""Of a voxel: what the place of a voxel's centre may be off."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelPatch:
+    """The labels in a box of an image file.
+
+    Attributes:
+        box: in voxels of the file.
+        labels: uint8 label indices, in the file's axis order.
+    """
+
+    box: Box
+    labels: NDArray[np.uint8]
+
+
+ReadMargins: TypeAlias = Callable[[Box], MarginsTensor]
+"""Gives the margins (foreground, i, j, k) in a box of the network's grid."""
+
+
+def restore_labels(
+    read: ReadMargins, grids: Regridding, changed: Sequence[Box] | None = None
+) -> Iterator[LabelPatch]:
+    """Label voxels of the file: linear interpolation of the margins, then the largest wins.
+
+    Background is where no margin is positive; equal margins count as the label with the
+    lower index. A voxel's label does not depend on which others are restored with it.
+
+    Args:
+        read: the margins in a box of the network's grid, on any device.
+        grids: the file's and the network's.
+        changed: boxes of the network's grid: only what depends on them (and a little around
+            it) is read and restored. None for everything.
+
+    Yields:
+        Labels of boxes of the file that do not overlap.
+    """
+    parts = list(_parts_of_blocks(grids, changed))
+    for _, row in itertools.groupby(parts, key=lambda part: part.block.start[0]):
+        # what lies together in a row is read at once: what it shares is computed once
+        in_row = list(row)
+        for together in _filling(part.box for part in in_row):
+            here = [part for part in in_row if together.contains(part.box.start)]
+            under = Box.union(part.needed for part in here)
+            assert under is not None  # no part is empty
+            margins = read(under)
+            for part in here:
+                there = part.needed.relative_to(under.start).to_slices()
+                yield _patch(_label_part(margins[(..., *there)], part, grids), part.box, grids)
+
+
+def restore_labels_inside(
+    margins: MarginsTensor, box: Box, grids: Regridding, shown: NDArray[np.uint8]
+) -> LabelPatch:
+    """Label the file's voxels whose centres lie in one box, from what is known there alone.
+
+    Args:
+        margins: (foreground, i, j, k) in the box.
+        box: of the network's grid.
+        grids: the file's and the network's.
+        shown: uint8 label indices of the whole file, which the other voxels of the patch keep.
+    """
+    target = box
+    if grids.resamples:
+        target = window_under(box, grids.oriented_from_network, grids.oriented.shape)
+    labels = grids.orient(shown)[target.to_slices()].astype(np.uint8)
+    for block in blocks(target):
+        is_inside = _is_inside(block, box, grids)
+        if is_inside.any():
+            needed = grids.needed_for(block).intersect(box)
+            there = margins[(..., *needed.relative_to(box.start).to_slices())]
+            known = _label_block(there, needed, grids, block)
+            np.copyto(labels[block.relative_to(target.start).to_slices()], known, where=is_inside)
+    return _patch(labels, target, grids)
+
+
+def label_of_margins(margins: MarginsTensor) -> LabelTensor:
+    """uint8 label indices (i, j, k): the largest margin that is positive, else background."""
+    if len(margins) == 1:
+        return (margins[0] > 0).to(torch.uint8)
+    best, label = margins.max(dim=0)
+    return torch.where(best > 0, label + 1, 0).to(torch.uint8)
+
+
+def _label_block(margins: Tensor, needed: Box, grids: Regridding, block: Box) -> NDArray[np.uint8]:
+    """Labels of a block of the oriented grid from the margins in the box that it needs.
+
+    Interpolation stays between its inputs, so without a positive margin there is background
+    throughout.
+    """
+    if not (margins > 0).any():
+        return np.zeros(block.shape, dtype=np.uint8)
+    margins = margins.detach()
+    if grids.resamples:
+        margins = interpolate(margins.double(), needed, block, grids.network_from_oriented)
+    return label_of_margins(margins).cpu().numpy()
+
+
+class _Part(NamedTuple):
+    """What is to be labelled of a block of the oriented grid.
+
+    Attributes:
+        block: the whole of it.
+        box: the part.
+        needed: the network's voxels that the part is interpolated from.
+    """
+
+    block: Box
+    box: Box
+    needed: Box
+
+
+def _parts_of_blocks(grids: Regridding, changed: Sequence[Box] | None) -> Iterator[_Part]:
+    """What depends on boxes of the network's grid, block by block; None for all of it."""
+    whole = Box.of_shape(grids.oriented.shape)
+    reached = [whole]
+    if changed is not None:
+        reached = [grids.reached_from(box) for box in changed if not box.is_empty]
+    for block in blocks(whole):
+        box = Box.union(block.intersect(other) for other in reached)
+        if box is not None:
+            # rounding may put the corner of a part just outside its block's
+            needed = grids.needed_for(box).intersect(grids.needed_for(block))
+            yield _Part(block, box, needed)
+
+
+def _label_part(margins: Tensor, part: _Part, grids: Regridding) -> NDArray[np.uint8]:
+    """Labels of a part of a block, to the last bit as if the whole block had been labelled.
+
+    The places between the network's voxels are rounded for a whole block. So it is interpolated
+    whole, from zeros where the part needs nothing.
+    """
+    if part.box == part.block or not grids.resamples:
+        return _label_block(margins, part.needed, grids, part.box)
+    needed = grids.needed_for(part.block)
+    filled = margins.new_zeros((len(margins), *needed.shape))
+    filled[(..., *part.needed.relative_to(needed.start).to_slices())] = margins
+    labels = _label_block(filled, needed, grids, part.block)
+    return labels[part.box.relative_to(part.block.start).to_slices()]
+
+
+def _patch(labels: NDArray[np.uint8], box: Box, grids: Regridding) -> LabelPatch:
+    return LabelPatch(grids.box_to_file(box), grids.disorient(labels))
+
+
+def _filling(boxes: Iterable[Box]) -> list[Box]:
+    """Boxes, in the order of blocks, of which those that together fill a box are that box."""
+    joined: list[Box] = []
+    for box in boxes:
+        joined.append(box)
+        while len(joined) > 1 and (both := _filled_by(joined[-2], joined[-1])) is not None:
+            joined[-2:] = [both]
+    return joined
+
+
+def _filled_by(a: Box, b: Box) -> Box | None:
+    """The box that two boxes without a common voxel fill; None if it has others too."""
+    both = Box.union((a, b))
+    assert both is not None  # neither is empty
+    return both if math.prod(both.shape) == math.prod(a.shape) + math.prod(b.shape) else None
+
+
+def _is_inside(block: Box, box: Box, grids: Regridding) -> NDArray[np.bool_]:
+    """Which voxels of a block of the oriented grid have their centre in a box of the network's.
+
+    Those beyond the network's grid count as at its border, where interpolation puts them too.
+    """
+    is_inside = np.ones(block.shape, dtype=np.bool_)
+    voxel = (*np.ogrid[block.to_slices()], 1.0)
+    rows = grids.network_from_oriented[:3].tolist()
+    for row, start, stop, n in zip(rows, box.start, box.stop, grids.network.shape, strict=True):
+        # without the zeros, a position that depends on one axis alone is worked out along it alone
+        position = sum(step * x for step, x in zip(row, voxel, strict=True) if step)
+        position = np.clip(position, 0, n - 1)
+        is_inside &= (position > start - _ROUNDING) & (position < stop - 1 + _ROUNDING)
+    return is_inside
