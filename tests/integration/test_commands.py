@@ -251,7 +251,7 @@ def test_clicks_in_millimetres_hit_the_same_voxel(trained_run, phantom_folder, t
     [
         ("1,2:tumor", 2, "expected X,Y,Z:label"),
         ("1,2,3", 2, "the label is missing"),
-        ("1.5,2,3:tumor", 1, "whole numbers"),
+        ("1.5,2,3:tumor", 2, "whole numbers"),
         ("1,2,3:liver", 1, "knows background, tumor"),
         ("999,2,3:tumor", 1, "outside the image"),
     ],

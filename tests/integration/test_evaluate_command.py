@@ -135,8 +135,9 @@ def test_labels_that_were_renamed_in_training_are_named_again(
     pd.testing.assert_frame_equal(
         without_seconds(tmp_path / "out"), without_seconds(tmp_path / "same")
     )
-    assert evaluate(data, trained_run, tmp_path / "three", "--labels", "background,liver,tumor")
-    assert "background, liver, tumor" in " ".join(capsys.readouterr().err.split())
+    for others in ("background,liver,tumor", "background,lesion"):
+        assert evaluate(data, trained_run, tmp_path / "others", "--labels", others) == 2
+        assert "the labels of --model are background,tumor" in capsys.readouterr().err
 
 
 def test_a_data_set_that_declares_nothing_is_taken_at_the_models_word(
@@ -384,10 +385,10 @@ def test_a_failing_case_is_recorded_and_tried_again(
     monkeypatch.setattr(InteractiveSession, "predict", fails_once)
     assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 1
     shown = " ".join(capsys.readouterr().err.split())
-    assert "has no scores (no room)" in shown
+    assert "has no scores (main memory is full;" in shown
     assert "8/8" in shown
     assert "1 of 4 cases have no scores" in shown
-    assert "MemoryError: no room" in shown
+    assert "NotEnoughMemoryError: main memory is full;" in shown
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["cases"], len(summary["failed"])) == (3, 1)
     assert evaluate(phantom_folder, trained_run, tmp_path, *arguments) == 0

@@ -77,7 +77,7 @@ def test_what_is_said_counts(trained_run, phantom_folder, tmp_path):
 
 def test_a_model_without_clicks_stays_one(phantom_folder, config_file, tmp_path):
     none = ["--set", "guidance=null", "--set", "training.simulation=null"]
-    first = tmp_path / "run #2: a"  # to YAML, a comment and a mapping
+    first = tmp_path / "run #2: a 😀 😀"  # to YAML, a comment and a mapping
     assert train(phantom_folder, first, "--config", config_file, *none, *SHORT) == 0
     weights = first / "model.safetensors"
     assert train(phantom_folder, tmp_path / "b", "--weights", weights, *SHORT) == 0

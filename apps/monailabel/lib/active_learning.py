@@ -21,7 +21,7 @@ from lib.clicks import client_of
 from lib.infer import Sessions, channel_files
 from lib.models import FileStamp, ServedModel, asked_model, stamp_of
 from voxclick import InteractiveSession
-from voxclick.errors import VoxclickError
+from voxclick.errors import NotEnoughMemoryError, VoxclickError
 from voxclick.files import replace_when_written
 from voxclick.hardware import saying_when_memory_is_full
 
@@ -89,10 +89,14 @@ class Uncertainty:
 
         Raises:
             VoxclickError: the image or the model cannot be read.
+            NotEnoughMemoryError: also without the sessions that are not in use.
         """
         version = self._version(served, image)
-        session = self._sessions.open(served, image)
-        uncertainty = session.uncertainty()
+        try:
+            uncertainty, session = self._look_at(served, image)
+        except NotEnoughMemoryError:
+            self._sessions.close_idle()
+            uncertainty, session = self._look_at(served, image)
         path = self._path(served)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -101,6 +105,11 @@ class Uncertainty:
             with replace_when_written(path) as temporary:
                 temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         return uncertainty, session
+
+    def _look_at(self, served: ServedModel, image: Path) -> tuple[float, InteractiveSession]:
+        with saying_when_memory_is_full():
+            session = self._sessions.open(served, image)
+            return session.uncertainty(), session
 
     def _version(self, served: ServedModel, image: Path) -> str:
         files = [*served.files, *channel_files(image, served.settings().channels)]
@@ -170,22 +179,25 @@ class MostUncertain(Strategy):
         found: dict[str, float] = {}
         unknown: list[str] = []
         foremost: tuple[str, InteractiveSession] | None = None
+        lacking: NotEnoughMemoryError | None = None
         end = time.monotonic() + self._seconds
         for name, path in images.items():
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None and time.monotonic() < end:
-                    with saying_when_memory_is_full():
-                        value, session = self._uncertainty.find(served, name, path)
+                    value, session = self._uncertainty.find(served, name, path)
                     if value > max(found.values(), default=-1.0):
                         foremost = (name, session)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
+                lacking = error if isinstance(error, NotEnoughMemoryError) else lacking
                 continue
             if value is None:
                 unknown.append(name)
             else:
                 found[name] = value
+        if lacking is not None and not (found or unknown):
+            raise lacking  # otherwise nothing would seem to be left to annotate
         if not found:
             return {"id": unknown[0], "weight": None, "unknown": len(unknown)} if unknown else None
         best = max(sorted(found), key=found.__getitem__)
@@ -238,17 +250,20 @@ class FindUncertainty(ScoringMethod):
         """
         served = asked_model(request, self._models)
         served.load()
+        lacking: NotEnoughMemoryError | None = None
         found: dict[str, float] = {}
         for name in images_to_annotate(datastore):
             path = Path(datastore.get_image_uri(name))
             try:
                 value = self._uncertainty.known(served, name, path)
                 if value is None:
-                    with saying_when_memory_is_full():
-                        value, _ = self._uncertainty.find(served, name, path)
+                    value, _ = self._uncertainty.find(served, name, path)
             except VoxclickError as error:
                 _logger.warning("%s is passed over: %s", name, error)
+                lacking = error if isinstance(error, NotEnoughMemoryError) else lacking
                 continue
             found[name] = value
             _logger.info("%s: %.4f", name, value)
+        if lacking is not None and not found:
+            raise lacking
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import time
@@ -13,10 +14,13 @@ from typing import Any
 
 from fastapi import HTTPException
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from voxclick.files import replace_when_written
+from voxclick.io import IMAGE_SUFFIXES
+
+_logger = logging.getLogger(__name__)
 
 
 def is_tag(name: str) -> bool:
@@ -44,6 +48,7 @@ class Studies(LocalDatastore):
     def __init__(self, folder: str, **options: Any) -> None:
         # MONAI Label's own lock, ``.lock``, guards single reads and writes of the list
         self._changes = FileLock(Path(folder) / ".changes.lock")
+        self._read_as: tuple[int, int, int] | None = None
         Path(folder).mkdir(parents=True, exist_ok=True)
         super().__init__(folder, **options)
 
@@ -54,7 +59,7 @@ class Studies(LocalDatastore):
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]
     ) -> str:
-        """Save a label; until its copy is whole, the older one stays.
+        """Save a label; until its copy is whole and in the list, the older one stays.
 
         Args:
             image_id: whose label it is.
@@ -80,14 +85,14 @@ class Studies(LocalDatastore):
             path.parent.mkdir(parents=True, exist_ok=True)
             # no suffix of a label map: nobody who lists the folder takes it for one
             temporary = path.with_name(f".{path.name}.tmp")
+            info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
             try:
                 shutil.copy(label_filename, temporary)
+                image.labels[label_tag] = DataModel(info=info, ext=suffix)
+                self._update_datastore_file()
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-            info = {**(label_info or {}), "ts": int(time.time()), "name": path.name}
-            image.labels[label_tag] = DataModel(info=info, ext=suffix)
-            self._update_datastore_file()
         return image_id
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -117,21 +122,42 @@ class Studies(LocalDatastore):
         with self._change():
             super()._reconcile_datastore()
 
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """Read the list if it is another one than was read last; who reads it sees all or none."""
+        path = self._list
+        if not path.exists() or _stamp(path) == self._read_as:
+            return
+        stamp = _stamp(path)
+        try:
+            content = LocalDatastoreModel.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            _logger.error("%s: is not MONAI Label's list of a studies folder (%s)", path, error)
+            if throw_exception:
+                raise
+            return
+        content.base_path = self._datastore_path
+        self._datastore, self._read_as = content, stamp
+
+    @property
+    def _list(self) -> Path:
+        return Path(self._datastore_config_path).resolve()
+
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Write the list under a temporary name first; half a list stops the next server."""
-        path = Path(self._datastore_config_path)
+        path = self._list
         text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
         with replace_when_written(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        self._config_ts = path.stat().st_mtime
+        self._read_as = _stamp(path)
 
     def _suffix(self, path: str) -> str:
-        """Of a kind of file that the studies list.
+        """Of a kind of file that the studies list, or that voxclick reads and writes.
 
         Raises:
             HTTPException: of another.
         """
-        kinds = [pattern.removeprefix("*") for pattern in self._extensions]
+        listed = (pattern.removeprefix("*") for pattern in self._extensions)
+        kinds = list(dict.fromkeys((*listed, *IMAGE_SUFFIXES)))
         found = [kind for kind in kinds if path.endswith(kind)]
         if not found:
             name = Path(path).name
@@ -142,6 +168,19 @@ class Studies(LocalDatastore):
     def _change(self) -> Iterator[None]:
         """From what is on disk to what is on disk, one process and one thread at a time."""
         with self._changes:
-            self._config_ts = 0  # times of files are coarse: two writes may have the same one
-            self.reload()
-            yield
+            self._read_anew()
+            try:
+                yield
+            except BaseException:
+                self._read_anew()  # what was to change has not
+                raise
+
+    def _read_anew(self) -> None:
+        # times of files are coarse, and numbers come again: two lists may look alike
+        self._read_as = None
+        self.reload()
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -334,6 +337,62 @@ def test_a_label_that_cannot_be_copied_leaves_the_older_one(studies, tmp_path, l
     assert [file.name for file in path.parent.iterdir()] == ["a.nii.gz"]
 
 
+def test_who_reads_while_another_thread_writes_sees_a_whole_list(studies, tmp_path, label):
+    expected = studies.get_image_uri("a")
+    stops = threading.Event()
+
+    def save() -> None:
+        while not stops.is_set():
+            studies.save_label("b", str(label), "final", {"saved_by": "anna"})
+
+    with ThreadPoolExecutor(1) as threads:
+        saving = threads.submit(save)
+        found = {studies.get_image_uri("a") for _ in range(20000)}
+        stops.set()
+        saving.result()
+    assert found == {expected}
+
+
+def test_a_list_that_cannot_be_written_leaves_mask_and_list_as_they_were(
+    studies, tmp_path, label, monkeypatch
+):
+    studies.save_label("a", str(label), "final", {"saved_by": "anna"})
+    path = Path(studies.get_label_uri("a", "final"))
+    before = path.read_bytes()
+    other = label.with_name("other.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((20, 20, 20), np.uint8), np.eye(4)), other)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", failing_for_want_of_room)
+        with pytest.raises(OSError, match="No space left"):
+            studies.save_label("a", str(other), "final", {"saved_by": "otto"})
+    assert path.read_bytes() == before
+    assert studies.get_label_info("a", "final")["saved_by"] == "anna"
+    assert recorded_labels(studies, tmp_path)["a"] == ["anna"]
+    assert [file.name for file in path.parent.iterdir()] == ["a.nii.gz"]
+
+
+def failing_for_want_of_room(*arguments, **named):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_list_with_the_time_of_the_one_before_is_read(studies, tmp_path, label):
+    listed = tmp_path / "datastore_v2.json"
+    time_before = listed.stat().st_mtime_ns
+    other = type(studies)(str(tmp_path))
+    other.save_label("a", str(label), "final", {"saved_by": "otto"})
+    os.utime(listed, ns=(time_before, time_before))
+    assert recorded_labels(studies, tmp_path)["a"] == ["otto"]
+
+
+def test_masks_of_all_formats_that_are_answered_can_be_saved(studies, label):
+    import SimpleITK as sitk
+
+    mask = label.with_name("mask.mha")
+    sitk.WriteImage(sitk.ReadImage(str(label)), str(mask))
+    studies.save_label("a", str(mask), "final", {})
+    assert studies.get_label_uri("a", "final").endswith("a.mha")
+
+
 @pytest.mark.parametrize(
     ("name", "tag", "message"),
     [
@@ -423,6 +482,31 @@ def test_the_most_uncertain_image_comes_first(model, studies, annotating):
     left = {name: value for name, value in expected.items() if name != best}
     sample = strategy({"model": model}, studies)
     assert sample["id"] == max(left, key=left.__getitem__)
+
+
+def test_an_image_that_memory_does_not_hold_is_passed_over_and_not_all_of_them(
+    studies, annotating, monkeypatch
+):
+    from lib.active_learning import FindUncertainty, MostUncertain
+    from voxclick.errors import NotEnoughMemoryError
+
+    models, uncertainty, sessions = annotating
+    opening, too_large = type(sessions).open, {"a"}
+
+    def opens(self, served, image, radius_mm=0.0):
+        if image.name.removesuffix(".nii.gz") in too_large:
+            raise MemoryError
+        return opening(self, served, image, radius_mm)
+
+    monkeypatch.setattr(type(sessions), "open", opens)
+    looks = [MostUncertain(models, uncertainty, sessions, 60), FindUncertainty(models, uncertainty)]
+    sample, found = (look({"model": "one"}, studies) for look in looks)
+    assert sample["id"] in ("b", "c", "pair_0000")
+    assert sorted(found) == ["b", "c", "pair_0000"]
+    too_large |= {"b", "c", "pair_0000"}
+    for look in looks:
+        with pytest.raises(NotEnoughMemoryError, match="main memory is full"):
+            look({"model": "two"}, studies)
 
 
 def test_without_time_only_what_is_known_counts(studies, annotating):

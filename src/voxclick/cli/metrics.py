@@ -55,6 +55,15 @@ from voxclick.evaluation.results import write_summary, write_table
 from voxclick.model_files import Model
 from voxclick.runs import Split, choose_cases
 
+_LEFT_BY_A_RUN = (
+    "scores.csv",
+    "summary.json",
+    "logs.csv",
+    "people.json",
+    "people.csv",
+    "people.png",
+)
+
 
 def metrics(
     out: Annotated[Path, typer.Option("--out", help="folder for scores and summary")],
@@ -100,7 +109,6 @@ def metrics(
     replay = None
     if model is not None and images is not None:
         chosen = choose_model([model], CombinationName.mean, device, backend, overrides)
-        _refuse_other_labels(named, chosen.model)
         replay = _Replay(chosen, _cases(images, chosen.model, named), seed)
     model_labels = None if replay is None else replay.chosen.model.settings.labels
     names = named or model_labels or DEFAULT_LABELS
@@ -115,6 +123,8 @@ def metrics(
         pairs, unmatched = match_masks(labels, predictions, annotations)
         problems += unmatched
     out.mkdir(parents=True, exist_ok=True)
+    for name in _LEFT_BY_A_RUN:  # what this one does not leave must not stand beside it
+        (out / name).unlink(missing_ok=True)
     scored: Sequence[ScoredMask] = ()
     if labels is not None:
         with case_progress("scoring", len(pairs)) as on_mask:
@@ -206,15 +216,6 @@ def _cases(images: Path, model: Model, labels: tuple[str, ...] | None) -> dict[s
     return {case.name: case for case in cases}
 
 
-def _refuse_other_labels(named: tuple[str, ...] | None, model: Model) -> None:
-    of_model = model.settings.labels
-    if named not in (None, of_model):
-        raise UsageError(
-            f"--labels {','.join(named)}: the labels of --model are {','.join(of_model)}; "
-            "leave it away"
-        )
-
-
 def _leave_scores(
     scored: Sequence[ScoredMask],
     mismatches: Sequence[Mismatch],
@@ -222,7 +223,6 @@ def _leave_scores(
     out: Path,
 ) -> None:
     table = masks_table(scored)
-    _forget_earlier(out, "scores.csv")
     summary = {**described, **summarise_masks(table, mismatches)}
     write_summary(summary, out / "summary.json")
     if len(table):
@@ -238,7 +238,6 @@ def _leave_people(
     described: Mapping[str, Any],
     out: Path,
 ) -> None:
-    _forget_earlier(out, "logs.csv", "people.json", "people.csv", "people.png")
     if not efforts:
         return
     logs = logs_table(efforts, {mask.name: mask.scores for mask in scored})
@@ -250,12 +249,6 @@ def _leave_people(
         write_table(table, out / "people.csv")
         plot_people(table, out / "people.png")
     print_people(summary, plain_console(), out)
-
-
-def _forget_earlier(out: Path, *names: str) -> None:
-    """What this run does not leave must not stand beside what it does leave."""
-    for name in names:
-        (out / name).unlink(missing_ok=True)
 
 
 def print_masks(summary: Mapping[str, Any], console: Console, out: Path) -> None:

@@ -29,7 +29,7 @@ from voxclick.cli.options import (
 )
 from voxclick.cli.progress import window_progress
 from voxclick.clicks import Click, ClickSpace, read_clicks
-from voxclick.errors import UnsupportedImageError, UsageError
+from voxclick.errors import ClickError, UnsupportedImageError, UsageError
 from voxclick.io import (
     IMAGE_SUFFIXES,
     check_stores,
@@ -155,8 +155,8 @@ def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click
     """Read ``X,Y,Z:label``.
 
     Raises:
-        UsageError: not of that form.
-        ClickError: a fraction of a voxel, or a position in mm that lies outside the image.
+        UsageError: not of that form, or a fraction of a voxel.
+        ClickError: a position in mm that lies outside the image.
     """
     position, separator, label = text.partition(":")
     try:
@@ -168,4 +168,9 @@ def parse_click(text: str, space: ClickSpace, geometry: VolumeGeometry) -> Click
         ) from error
     if not separator or not label:
         raise UsageError(f"--click {text!r}: the label is missing; expected X,Y,Z:label")
-    return Click.at((x, y, z), label, space, geometry)
+    try:
+        return Click.at((x, y, z), label, space, geometry)
+    except ClickError as error:
+        if space == "voxel":
+            raise UsageError(f"--click {text!r}: {error} (--space)") from error
+        raise

@@ -82,7 +82,8 @@ def train(
         runs = runs_to_resume(folder, folds)
     else:
         folder.refuse_to_overwrite()
-        path = None if weights is None else json.dumps(str(weights))  # YAML reads paths otherwise
+        # quoted, as YAML would read more than a path in some
+        path = None if weights is None else json.dumps(str(weights), ensure_ascii=False)
         options = {"data.limit": limit, "weights": path, "seed": seed}
         given = [f"{key}={value}" for key, value in options.items() if value is not None]
         runs = new_runs(load_config(config, [*(overrides or []), *given]), folder, folds)

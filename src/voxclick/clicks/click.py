@@ -63,7 +63,7 @@ class Click:
             raise UsageError(f"there is no click space {space!r}; expected one of {spaces}")
         try:
             x, y, z = (float(number) for number in position)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ClickError(f"a click has three numbers, got {position!r}") from error
         if space == "ras":
             return Click.at_ras_mm((x, y, z), label, geometry)

@@ -44,9 +44,12 @@ def read_list_file(
     parts: dict[str, list[Case]] = {"train": [], "test": []}
     problems: list[str] = []
     for line, row in enumerate(rows, start=2):
+        beyond = row.pop(_BEYOND, None) or ()
+        if not any(row.values()) and not any(beyond):
+            continue  # spreadsheets save lines that nothing stands in
         split = row.get("split") or "train"
         empty = [column for column in image_columns if not row[column]]
-        if any(row.pop(_BEYOND, None) or ()):
+        if any(beyond):
             problems.append(f"line {line}: has more entries than the header has columns")
         elif split not in parts:
             problems.append(f"line {line}: split must be train or test, got {split!r}")
@@ -55,7 +58,10 @@ def read_list_file(
         elif labels_required and split == "train" and not row.get("label"):
             problems.append(f"line {line}: a training case needs a label")
         else:
-            parts[split].append(_case(path.parent, row, image_columns))
+            try:
+                parts[split].append(_case(path.parent, row, image_columns))
+            except DatasetError as error:
+                problems.append(f"line {line}: {error}")
     if problems:
         raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
     parts = {part: with_unique_names(cases) for part, cases in parts.items()}

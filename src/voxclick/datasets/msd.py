@@ -79,7 +79,10 @@ def _read_entry(path: Path, entry: Any, problems: list[str], *, label_required: 
     name = entry.get("name") or stem(files[0]).removesuffix(FIRST_CHANNEL)
     if label is None and label_required:
         problems.append(f"{name} has no label")
-    return Case(name, files, label, group=entry.get("group") or None)
+    try:
+        return Case(name, files, label, group=entry.get("group") or None)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def _sorted(cases: list[Case]) -> tuple[Case, ...]:

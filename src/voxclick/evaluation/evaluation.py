@@ -42,7 +42,7 @@ from voxclick.evaluation.runner import CaseEvaluation, Step, read_scan
 from voxclick.evaluation.settings import EvaluationSettings, Protocol
 from voxclick.evaluation.shards import Shard
 from voxclick.files import replace_when_written
-from voxclick.hardware import device_name
+from voxclick.hardware import device_name, saying_when_memory_is_full
 from voxclick.io import write_label_map
 from voxclick.model_files import Model
 from voxclick.session import InteractiveSession
@@ -195,7 +195,8 @@ class Evaluation:
     def _evaluate_or_say_why_not(self, case: Case, number: int, steps: _StepsLeft) -> CaseRecord:
         inputs = self._inputs(case, number)  # before anything is read
         try:
-            return record_case(case, inputs, self._click_through(case, number, steps))
+            with saying_when_memory_is_full():
+                return record_case(case, inputs, self._click_through(case, number, steps))
         except Exception as error:  # noqa: BLE001 - one bad case must not cost the others
             warnings.warn(f"{case.name}: has no scores ({error})", stacklevel=2)
             return record_failure(case, inputs, error)

@@ -79,12 +79,18 @@ def choose_cases(
         split: which part of it.
         settings: of the model.
         held_out_by: for the validation cases, the run that was validated on them.
-        labels: of the data set, by index; None takes what that run, or the data set, says.
+        labels: of the data set, by index, which are the model's; None takes what that run, or the
+            data set, says.
 
     Raises:
         DatasetError: there are none, or the data set declares other labels or channels than the
             model's; labels in another order are other ones.
+        UsageError: `labels` are not the model's.
     """
+    if labels not in (None, settings.labels):
+        raise UsageError(
+            f"--labels {','.join(labels)}: the labels of --model are {','.join(settings.labels)}"
+        )
     if labels is None and held_out_by is not None:
         labels = held_out_by.data.labels
     dataset = with_channels_of(read_dataset(data, labels), settings)
