@@ -345,7 +345,7 @@ def test_demo_leaves_a_table_a_picture_and_the_mask(tmp_path, capsys, monkeypatc
     masks = [nibabel.load(path).get_fdata() for path in (again, tmp_path / "mask.nii.gz")]
     assert np.array_equal(*masks)
 
-    # README: two clicks outline one of nine lesions, a third takes excess out of the bladder
+    # README: two clicks outline one of nine lesions, a third takes out a place that is none
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = next(x for x in readme.splitlines() if x.startswith("voxclick segment voxclick-demo/"))
     words = line.replace(f"src/voxclick/weights/{PHANTOM_PET.name}", str(PHANTOM_PET)).split()
