@@ -195,12 +195,8 @@ class VoxclickApp(MONAILabelApp):
         with _answered():
             tag = tag_of(request, "label_tag", DefaultLabelTag.ORIGINAL)
             save = _is_true(request, "save_label") and image.in_studies
-            try:
-                with saying_when_memory_is_full():
-                    file, params = task({**request, "image": image}, recorder)
-            except NotEnoughMemoryError:
-                self._open_sessions.close_idle()
-                file, params = task({**request, "image": image}, recorder)
+            asked = {**request, "image": image}
+            file, params = self._open_sessions.with_room(lambda: task(asked, recorder))
             label = file
             if save:
                 info = {"model": request["model"], "params": params}

@@ -11,8 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from monai.networks.layers import AffineTransform, GaussianFilter
+from monai.networks.layers import GaussianFilter
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from voxclick.geometry.box import Box
 from voxclick.geometry.flat import flat_axis
+from voxclick.resampling import sample
 from voxclick.types import ImageTensor, Index3, LabelTensor
 
 Range = tuple[float, float]
@@ -242,7 +242,7 @@ def _cut(
     to_volume[:3, :3] = drawn.affine
     to_volume[:3, 3] = np.array(drawn.start) + centre - drawn.affine @ centre
     return (
-        _sample(image, to_volume, crop),
+        sample(image, to_volume, crop, "zeros"),
         _sample_label(label, to_volume, crop),
     )
 
@@ -263,23 +263,9 @@ def _sample_label(label: LabelTensor, to_volume: NDArray[np.float64], crop: Inde
     present = torch.unique(label)
     shares = torch.stack([label == index for index in present]).float()
     # beyond the volume every share is 0, and there is background
-    sampled = torch.cat([torch.zeros(1, *crop), _sample(shares, to_volume, crop)])
+    sampled = torch.cat([torch.zeros(1, *crop), sample(shares, to_volume, crop, "zeros")])
     indices = torch.cat([present.new_zeros(1), present])
     return indices[sampled.argmax(dim=0)]
-
-
-def _sample(
-    volume: Float[Tensor, "channel i j k"], to_volume: NDArray[np.float64], crop: Index3
-) -> Tensor:
-    layer = AffineTransform(
-        mode="bilinear",
-        padding_mode="zeros",
-        normalized=False,
-        align_corners=False,
-        reverse_indexing=True,
-    )
-    theta = torch.from_numpy(to_volume).to(volume)
-    return layer(volume[None], theta=theta, spatial_size=crop)[0]
 
 
 def _blurred(image: ImageTensor, sigma: float) -> ImageTensor:

@@ -1,4 +1,4 @@
-"""Volumes brought onto another volume's grid.
+"""Volumes brought onto another volume's grid, and arrays sampled between their voxels.
 
 Positions come from the product of the affines, so that flipped, rotated and sheared grids are as
 good as any. As in ITK's ``ResampleImageFilter``, a volume reaches half a voxel beyond the centres
@@ -11,8 +11,11 @@ import itertools
 from typing import Literal
 
 import numpy as np
+import torch
+from monai.networks.layers import AffineTransform
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
+from torch import Tensor
 
 from voxclick.errors import GeometryError
 from voxclick.geometry.affine import apply_affine
@@ -61,6 +64,34 @@ def resample_label_map(label_map: LabelMap, grid: VolumeGeometry) -> LabelMap:
     target = np.empty(grid.shape[::-1], label_map.voxels.dtype).T
     _resample(label_map, grid, target, order=0, outside=0)
     return LabelMap(target, grid.affine, path=label_map.path, labels=label_map.labels)
+
+
+def sample(
+    values: Tensor,
+    to_source: NDArray[np.float64],
+    shape: Index3,
+    beyond: Literal["border", "zeros"],
+) -> Tensor:
+    """Values between the voxels of an array, interpolated linearly.
+
+    This is the layer inside MONAI's `SpatialResample`, which itself leaves out what it takes for
+    an identity within 0.001: on one block of many that would tear the image.
+
+    Args:
+        values: (channel, i, j, k).
+        to_source: 4 x 4, voxel of the result to voxel of the array.
+        shape: voxels of the result.
+        beyond: what lies beyond the array's outermost voxels: their values, or zeros.
+    """
+    layer = AffineTransform(
+        mode="bilinear",
+        padding_mode=beyond,
+        normalized=False,
+        align_corners=False,
+        reverse_indexing=True,
+    )
+    theta = torch.from_numpy(to_source).to(values)
+    return layer(values[None], theta=theta, spatial_size=shape)[0]
 
 
 def grids_overlap(one: VolumeGeometry, other: VolumeGeometry) -> bool:

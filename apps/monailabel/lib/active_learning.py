@@ -23,7 +23,6 @@ from lib.models import FileStamp, ServedModel, asked_model, stamp_of
 from voxclick import InteractiveSession
 from voxclick.errors import NotEnoughMemoryError, VoxclickError
 from voxclick.files import replace_when_written
-from voxclick.hardware import saying_when_memory_is_full
 
 _logger = logging.getLogger(__name__)
 
@@ -92,11 +91,7 @@ class Uncertainty:
             NotEnoughMemoryError: also without the sessions that are not in use.
         """
         version = self._version(served, image)
-        try:
-            uncertainty, session = self._look_at(served, image)
-        except NotEnoughMemoryError:
-            self._sessions.close_idle()
-            uncertainty, session = self._look_at(served, image)
+        uncertainty, session = self._sessions.with_room(lambda: self._look_at(served, image))
         path = self._path(served)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
@@ -107,9 +102,8 @@ class Uncertainty:
         return uncertainty, session
 
     def _look_at(self, served: ServedModel, image: Path) -> tuple[float, InteractiveSession]:
-        with saying_when_memory_is_full():
-            session = self._sessions.open(served, image)
-            return session.uncertainty(), session
+        session = self._sessions.open(served, image)
+        return session.uncertainty(), session
 
     def _version(self, served: ServedModel, image: Path) -> str:
         files = [*served.files, *channel_files(image, served.settings().channels)]

@@ -6,11 +6,11 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -20,11 +20,19 @@ from lib.models import LoadedModel, ServedModel, other_labels, stamp_of
 from lib.settings import AppSettings
 from voxclick import Click, InteractiveSession, LabelMap, read_volume, write_label_map
 from voxclick.datasets.nnunet import FIRST_CHANNEL, stem
-from voxclick.errors import GeometryError, UnsupportedImageError, UsageError
+from voxclick.errors import (
+    GeometryError,
+    NotEnoughMemoryError,
+    UnsupportedImageError,
+    UsageError,
+)
+from voxclick.hardware import saying_when_memory_is_full
 from voxclick.io import IMAGE_SUFFIXES, files_of
 from voxclick.session import SessionPool
 
 _logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 _DEFAULT_SUFFIX = ".nii.gz"
 
@@ -88,9 +96,19 @@ class Sessions:
         files = channel_files(image, loaded.model.settings.channels)
         return self._open(loaded, files, radius_mm)
 
-    def close_idle(self) -> None:
-        """Close all sessions that are not in use: somebody needs the memory."""
-        self._pool.close()
+    def with_room(self, work: Callable[[], Answer]) -> Answer:
+        """Do some work; where memory is full, once more without the sessions that are not in use.
+
+        Raises:
+            NotEnoughMemoryError: that does not suffice either.
+        """
+        try:
+            with saying_when_memory_is_full():
+                return work()
+        except NotEnoughMemoryError:
+            self._pool.close()
+        with saying_when_memory_is_full():
+            return work()
 
     def _open(
         self, loaded: LoadedModel, files: Sequence[Path], radius_mm: float

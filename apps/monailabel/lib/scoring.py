@@ -91,7 +91,6 @@ class Masks(ScoringMethod):
         table = masks_table(scored)
         path = self._folder / f"{tags[1]}-against-{tags[0]}.csv"
         if scored:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_table(table, path)
         else:
             _logger.warning("no image has labels tagged %r and %r that can be compared", *tags)

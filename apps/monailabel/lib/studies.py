@@ -125,9 +125,9 @@ class Studies(LocalDatastore):
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         """Read the list if it is another one than was read last; who reads it sees all or none."""
         path = self._list
-        if not path.exists() or _stamp(path) == self._read_as:
-            return
         stamp = _stamp(path)
+        if stamp in (None, self._read_as):
+            return
         try:
             content = LocalDatastoreModel.model_validate_json(path.read_bytes())
         except ValueError as error:
@@ -181,6 +181,10 @@ class Studies(LocalDatastore):
         self.reload()
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Another one where another file lies there; None where none does."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     return status.st_mtime_ns, status.st_ino, status.st_size

@@ -122,7 +122,6 @@ def click(
         lambda step: console.print(f"… {step}"),
     )
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         with replace_when_written(out / "click.json") as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _print(figures, console)

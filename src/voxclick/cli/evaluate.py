@@ -156,7 +156,7 @@ def evaluate(
     }
     settings = _settings({name: value for name, value in said.items() if value is not None})
     _check_clicks(clicks, protocol)
-    labels = None if labels_said is None else label_names(labels_said)
+    labels = label_names(labels_said)
     started = datetime.now(timezone.utc)
     with joined_shard() as shard:
         chosen = choose_model(model, ensemble, shard.device(device), backend, overrides)

@@ -105,7 +105,7 @@ def metrics(
     with --model and --images set beside a simulated user's on the same cases.
     """
     _check_belonging(labels, predictions, click_logs, model, images, overrides)
-    named = None if labels_said is None else label_names(labels_said)
+    named = label_names(labels_said)
     replay = None
     if model is not None and images is not None:
         chosen = choose_model([model], CombinationName.mean, device, backend, overrides)

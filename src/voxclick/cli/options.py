@@ -157,12 +157,14 @@ def choose_model(
     return ChosenModel(model, inference, described)
 
 
-def label_names(said: str) -> tuple[str, ...]:
-    """What --labels says: names by value, background first.
+def label_names(said: str | None) -> tuple[str, ...] | None:
+    """What --labels says: names by value, background first; None where it says nothing.
 
     Raises:
         UsageError: fewer than two, an empty or a repeated one.
     """
+    if said is None:
+        return None
     names = tuple(name.strip() for name in said.split(","))
     if len(names) < 2 or not all(names) or len(set(names)) < len(names):
         raise UsageError(

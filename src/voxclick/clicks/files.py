@@ -91,7 +91,6 @@ def write_clicks(
     """Write a click file; an older one of that name is replaced only when all is written."""
     path = Path(path)
     content = _to_points_form(clicks) if form == "points" else _to_labels_form(clicks)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_written(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 

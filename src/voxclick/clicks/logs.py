@@ -170,7 +170,6 @@ def write_click_log(log: ClickLog, path: str | Path) -> None:
         **{key: value for key, value in about.items() if value is not None},
         "points": [_point(timed) for timed in log.clicks],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_written(path) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 

@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from voxclick.datasets.autopet import CT, PET
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, refuse_problems
 from voxclick.datasets.nnunet import files_by_name, image_files
 from voxclick.errors import DatasetError
 
@@ -67,8 +67,7 @@ def read_autopet_challenge(root: Path, labels: Sequence[str] | None = None) -> D
         files_by_name(image_files(root / folder), problems)
         for folder in ("images/pet", "images/ct", "labels")
     )
-    if problems:
-        raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
+    refuse_problems(root, problems)
     if not cts:
         images = {name: (pet,) for name, pet in pets.items()}
     elif len(pets) == len(cts) == 1:

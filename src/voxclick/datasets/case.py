@@ -61,6 +61,16 @@ class Dataset:
     channels: tuple[str, ...]
 
 
+def refuse_problems(where: Path, problems: Sequence[str]) -> None:
+    """Say all that is wrong with a data set at once.
+
+    Raises:
+        DatasetError: there is something.
+    """
+    if problems:
+        raise DatasetError(f"{where}: {len(problems)} problem(s): " + "; ".join(problems))
+
+
 def with_unique_names(cases: Sequence[Case]) -> list[Case]:
     """Cases that share a name get their folder's in front: ``p0/SUV.nii`` becomes ``p0_SUV``."""
     count = Counter(case.name for case in cases)

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from voxclick.datasets.autopet import CT, PET
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, refuse_problems
 from voxclick.datasets.nnunet import image_files, stem
-from voxclick.errors import DatasetError
 
 _PATIENTS = "PETCT_*"
 _SUV, _CT, _LABEL = "SUV", "CTres", "SEG"
@@ -49,8 +48,7 @@ def read_fdg_pet_ct_lesions(root: Path, labels: Sequence[str] | None = None) -> 
         for name in channels.values()
         if name not in files
     ]
-    if problems:
-        raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
+    refuse_problems(root, problems)
     cases = [
         Case(
             f"{study.parent.name}_{study.name}",

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxclick.datasets.autopet import CT, PET
-from voxclick.datasets.case import Case, Dataset
+from voxclick.datasets.case import Case, Dataset, refuse_problems
 from voxclick.datasets.nnunet import files_by_name, image_files, note_file, stem
-from voxclick.errors import DatasetError
 
 HECKTOR_LABELS = ("background", "GTVp", "GTVn")
 """GTVp is the gross tumour volume of the primary tumour, GTVn that of lymph nodes."""
@@ -58,8 +57,7 @@ def read_hecktor(
     training, testing = _holder(root, "imagesTr"), _holder(root, "imagesTs")
     train = _read_part(training, "Tr", problems, labels_required=labels_required)
     test = _read_part(testing, "Ts", problems, labels_required=False)
-    if problems:
-        raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
+    refuse_problems(root, problems)
     return Dataset(root, train, test, tuple(labels or HECKTOR_LABELS), (CT, PET))
 
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, with_unique_names
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, refuse_problems, with_unique_names
 from voxclick.datasets.nnunet import FIRST_CHANNEL, stem
 from voxclick.errors import DatasetError
 
@@ -62,8 +62,7 @@ def read_list_file(
                 parts[split].append(_case(path.parent, row, image_columns))
             except DatasetError as error:
                 problems.append(f"line {line}: {error}")
-    if problems:
-        raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    refuse_problems(path, problems)
     parts = {part: with_unique_names(cases) for part, cases in parts.items()}
     channels = tuple(c.removeprefix(f"{_IMAGE}_") for c in image_columns)
     return Dataset(

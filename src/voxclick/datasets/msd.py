@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, with_unique_names
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, refuse_problems, with_unique_names
 from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
 from voxclick.datasets.nnunet import FIRST_CHANNEL, stem
 from voxclick.errors import DatasetError
@@ -45,8 +45,7 @@ def read_msd(
         _read_entry(path, entry, problems, label_required=False)
         for entry in _entries(path, content, "test")
     ]
-    if problems:
-        raise DatasetError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    refuse_problems(path, problems)
     channels = channel_names(path, content)
     count = max((len(case.images) for case in (*train, *test)), default=1)
     if len(channels) != count:

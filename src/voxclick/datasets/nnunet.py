@@ -8,9 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from voxclick.datasets.autopet import autopet_channels, autopet_patient, pet_alone
-from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset
+from voxclick.datasets.case import DEFAULT_LABELS, Case, Dataset, refuse_problems
 from voxclick.datasets.dataset_json import channel_names, labels_by_index, read_json
-from voxclick.errors import DatasetError
 from voxclick.io import IMAGE_SUFFIXES
 
 FIRST_CHANNEL = "_0000"
@@ -51,8 +50,7 @@ def read_nnunet(
         root / "imagesTr", root / "labelsTr", problems, labels_required=labels_required
     )
     test = _read_part(root / "imagesTs", root / "labelsTs", problems, labels_required=False)
-    if problems:
-        raise DatasetError(f"{root}: {len(problems)} problem(s): " + "; ".join(problems))
+    refuse_problems(root, problems)
     cases = (*train, *test)
     channels = channel_names(root / "dataset.json", declared)
     if cases and all(case.group for case in cases):

@@ -87,9 +87,7 @@ def record_failure(case: Case, inputs: str, error: Exception) -> CaseRecord:
 
 def write_record(record: CaseRecord, run: Path) -> None:
     """Write the record into a run's folder."""
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with replace_when_written(folder / f"{record.case}.json") as temporary:
+    with replace_when_written(run / FOLDER / f"{record.case}.json") as temporary:
         temporary.write_text(record.model_dump_json() + "\n", encoding="utf-8")
 
 

@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
-import torch
-from monai.networks.layers import AffineTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
 from voxclick.geometry.affine import apply_affine
 from voxclick.geometry.box import Box
+from voxclick.resampling import sample
 from voxclick.types import Index3
 
 _BLOCK_VOXELS = 64
@@ -46,20 +45,8 @@ def window_under(block: Box, sampling: NDArray[np.float64], shape: Index3) -> Bo
 
 
 def interpolate(values: Tensor, window: Box, block: Box, sampling: NDArray[np.float64]) -> Tensor:
-    """Sample (channel, i, j, k) values of a source window, linearly, at a target block's voxels.
-
-    This is the layer inside MONAI's `SpatialResample`, which itself leaves out what it takes for
-    an identity within 0.001: on one block of many that would tear the image.
-    """
+    """Sample (channel, i, j, k) values of a source window, linearly, at a target block's voxels."""
     to_window, from_block = np.eye(4), np.eye(4)
     to_window[:3, 3] = np.negative(window.start)
     from_block[:3, 3] = block.start
-    theta = torch.from_numpy(to_window @ sampling @ from_block).to(values)
-    layer = AffineTransform(
-        mode="bilinear",
-        padding_mode="border",
-        normalized=False,
-        align_corners=False,
-        reverse_indexing=True,
-    )
-    return layer(values[None], theta=theta, spatial_size=block.shape)[0]
+    return sample(values, to_window @ sampling @ from_block, block.shape, "border")

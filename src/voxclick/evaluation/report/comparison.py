@@ -60,7 +60,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         comparison: from `compare_runs`.
         folder: made if it is not there; older files of these names are replaced.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     write_table(comparison.table, folder / "comparison.csv")
     write_summary(comparison_summary(comparison), folder / "comparison.json")
     write_comparison_page(comparison, folder / "comparison.html")
