@@ -240,7 +240,7 @@ class LocalEncoder(GuidanceEncoder):
         return Box.union(Box.around(click, self._reach).clip(shape) for click in changed_clicks)
 
     def key(self, clicks: Sequence[Index3], shape: Index3, box: Box) -> Hashable:
-        return frozenset(click for click in clicks if Box.around(click, self._reach).meets(box))
+        return frozenset(filter(box.grown(self._reach).contains, clicks))
 
     def _draw(self, channel: Float[Tensor, "i j k"], clicks: Sequence[Index3]) -> None:
         for click in clicks:

@@ -23,10 +23,9 @@ class Box:
     @staticmethod
     def around(center: Index3, radius: int | Index3) -> Box:
         """The box reaching ``radius`` voxels to both sides of ``center``, both ends included."""
-        reach = (radius, radius, radius) if isinstance(radius, int) else radius
-        start = tuple(c - r for c, r in zip(center, reach, strict=True))
-        stop = tuple(c + r + 1 for c, r in zip(center, reach, strict=True))
-        return Box(start, stop)  # pyright: ignore[reportArgumentType]
+        i, j, k = center
+        a, b, c = (radius, radius, radius) if isinstance(radius, int) else radius
+        return Box((i - a, j - b, k - c), (i + a + 1, j + b + 1, k + c + 1))
 
     @staticmethod
     def union(boxes: Iterable[Box | None]) -> Box | None:
@@ -41,18 +40,22 @@ class Box:
     @property
     def shape(self) -> Index3:
         """Voxels along each axis, never negative."""
-        i, j, k = (max(0, b - a) for a, b in zip(self.start, self.stop, strict=True))
-        return (i, j, k)
+        (i, j, k), (m, n, o) = self.start, self.stop
+        return (max(0, m - i), max(0, n - j), max(0, o - k))
 
     @property
     def is_empty(self) -> bool:
-        return 0 in self.shape
+        (i, j, k), (m, n, o) = self.start, self.stop
+        return m <= i or n <= j or o <= k
 
     def intersect(self, other: Box) -> Box:
         """The common voxels; empty (but valid) when there are none."""
-        start = tuple(max(a, b) for a, b in zip(self.start, other.start, strict=True))
-        stop = tuple(min(a, b) for a, b in zip(self.stop, other.stop, strict=True))
-        return Box(start, stop)  # pyright: ignore[reportArgumentType]
+        (i, j, k), (m, n, o) = self.start, self.stop
+        (a, b, c), (d, e, f) = other.start, other.stop
+        return Box(
+            (max(i, a), max(j, b), max(k, c)),
+            (min(m, d), min(n, e), min(o, f)),
+        )
 
     def clip(self, shape: Sequence[int]) -> Box:
         """The part inside a volume of this shape."""
@@ -83,7 +86,9 @@ class Box:
             yield Box((i, j, k), (min(i + thickness, stop), m, n))
 
     def contains(self, index: Sequence[int]) -> bool:
-        return all(a <= x < b for a, x, b in zip(self.start, index, self.stop, strict=True))
+        (a, b, c), (d, e, f) = self.start, self.stop
+        i, j, k = index
+        return a <= i < d and b <= j < e and c <= k < f
 
     def to_slices(self) -> tuple[slice, slice, slice]:
         """Slices for the last three axes of an array."""

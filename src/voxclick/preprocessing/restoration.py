@@ -11,11 +11,15 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from voxclick.geometry.box import Box
 from voxclick.preprocessing.regridding import Regridding
-from voxclick.preprocessing.sampling import blocks, interpolate, window_under
+from voxclick.preprocessing.sampling import (
+    blocks,
+    blocks_touching,
+    interpolate,
+    window_under,
+)
 from voxclick.types import LabelTensor, MarginsTensor
 
 _ROUNDING = 1e-6
@@ -64,10 +68,12 @@ def restore_labels(
             here = [part for part in in_row if together.contains(part.box.start)]
             under = Box.union(part.needed for part in here)
             assert under is not None  # no part is empty
-            margins = read(under)
+            known = _Known.of(read(under), under)
+            if not grids.resamples:
+                yield _patch(known.labels, together, grids)
+                continue
             for part in here:
-                there = part.needed.relative_to(under.start).to_slices()
-                yield _patch(_label_part(margins[(..., *there)], part, grids), part.box, grids)
+                yield _patch(known.label_part(part, grids), part.box, grids)
 
 
 def restore_labels_inside(
@@ -81,17 +87,16 @@ def restore_labels_inside(
         grids: the file's and the network's.
         shown: uint8 label indices of the whole file, which the other voxels of the patch keep.
     """
-    target = box
-    if grids.resamples:
-        target = window_under(box, grids.oriented_from_network, grids.oriented.shape)
+    known = _Known.of(margins, box)
+    if not grids.resamples:
+        return _patch(known.labels, box, grids)
+    target = window_under(box, grids.oriented_from_network, grids.oriented.shape)
     labels = grids.orient(shown)[target.to_slices()].astype(np.uint8)
     for block in blocks(target):
         is_inside = _is_inside(block, box, grids)
         if is_inside.any():
-            needed = grids.needed_for(block).intersect(box)
-            there = margins[(..., *needed.relative_to(box.start).to_slices())]
-            known = _label_block(there, needed, grids, block)
-            np.copyto(labels[block.relative_to(target.start).to_slices()], known, where=is_inside)
+            found = known.label_block(grids.needed_for(block).intersect(box), block, grids)
+            np.copyto(labels[block.relative_to(target.start).to_slices()], found, where=is_inside)
     return _patch(labels, target, grids)
 
 
@@ -101,20 +106,6 @@ def label_of_margins(margins: MarginsTensor) -> LabelTensor:
         return (margins[0] > 0).to(torch.uint8)
     best, label = margins.max(dim=0)
     return torch.where(best > 0, label + 1, 0).to(torch.uint8)
-
-
-def _label_block(margins: Tensor, needed: Box, grids: Regridding, block: Box) -> NDArray[np.uint8]:
-    """Labels of a block of the oriented grid from the margins in the box that it needs.
-
-    Interpolation stays between its inputs, so without a positive margin there is background
-    throughout.
-    """
-    if not (margins > 0).any():
-        return np.zeros(block.shape, dtype=np.uint8)
-    margins = margins.detach()
-    if grids.resamples:
-        margins = interpolate(margins.double(), needed, block, grids.network_from_oriented)
-    return label_of_margins(margins).cpu().numpy()
 
 
 class _Part(NamedTuple):
@@ -131,33 +122,79 @@ class _Part(NamedTuple):
     needed: Box
 
 
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Margins in a box of the network's grid.
+
+    Attributes:
+        margins: (foreground, i, j, k), on any device.
+        box: where.
+        labels: uint8 (i, j, k), which they give to the network's own voxels. They come over from
+            the device once: asking it about block after block would wait for it each time.
+    """
+
+    margins: MarginsTensor
+    box: Box
+    labels: NDArray[np.uint8]
+
+    @staticmethod
+    def of(margins: MarginsTensor, box: Box) -> _Known:
+        margins = margins.detach()
+        return _Known(margins, box, label_of_margins(margins).cpu().numpy())
+
+    def label_block(self, needed: Box, block: Box, grids: Regridding) -> NDArray[np.uint8]:
+        """Labels of a block of the oriented grid from the margins in the box that it needs.
+
+        Interpolation stays between its inputs, so without a positive margin there is background
+        throughout.
+        """
+        there = needed.relative_to(self.box.start).to_slices()
+        if not self.labels[there].any():
+            return np.zeros(block.shape, dtype=np.uint8)
+        return _interpolated(self.margins[(..., *there)], needed, block, grids)
+
+    def label_part(self, part: _Part, grids: Regridding) -> NDArray[np.uint8]:
+        """Labels of a part of a block, to the last bit as if the whole block had been labelled.
+
+        The places between the network's voxels are rounded for a whole block. So it is
+        interpolated whole, from zeros where the part needs nothing.
+        """
+        if part.box == part.block:
+            return self.label_block(part.needed, part.block, grids)
+        there = part.needed.relative_to(self.box.start).to_slices()
+        if not self.labels[there].any():
+            return np.zeros(part.box.shape, dtype=np.uint8)
+        needed = grids.needed_for(part.block)
+        filled = self.margins.new_zeros((len(self.margins), *needed.shape))
+        filled[(..., *part.needed.relative_to(needed.start).to_slices())] = self.margins[
+            (..., *there)
+        ]
+        labels = _interpolated(filled, needed, part.block, grids)
+        return labels[part.box.relative_to(part.block.start).to_slices()]
+
+
+def _interpolated(
+    margins: MarginsTensor, needed: Box, block: Box, grids: Regridding
+) -> NDArray[np.uint8]:
+    between = interpolate(margins.double(), needed, block, grids.network_from_oriented)
+    return label_of_margins(between).cpu().numpy()
+
+
 def _parts_of_blocks(grids: Regridding, changed: Sequence[Box] | None) -> Iterator[_Part]:
     """What depends on boxes of the network's grid, block by block; None for all of it."""
     whole = Box.of_shape(grids.oriented.shape)
     reached = [whole]
     if changed is not None:
         reached = [grids.reached_from(box) for box in changed if not box.is_empty]
-    for block in blocks(whole):
+    around = Box.union(reached)
+    if around is None:
+        return
+    for block in blocks_touching(around, grids.oriented.shape):
         box = Box.union(block.intersect(other) for other in reached)
         if box is not None:
             # rounding may put the corner of a part just outside its block's
             needed = grids.needed_for(box).intersect(grids.needed_for(block))
             yield _Part(block, box, needed)
-
-
-def _label_part(margins: Tensor, part: _Part, grids: Regridding) -> NDArray[np.uint8]:
-    """Labels of a part of a block, to the last bit as if the whole block had been labelled.
-
-    The places between the network's voxels are rounded for a whole block. So it is interpolated
-    whole, from zeros where the part needs nothing.
-    """
-    if part.box == part.block or not grids.resamples:
-        return _label_block(margins, part.needed, grids, part.box)
-    needed = grids.needed_for(part.block)
-    filled = margins.new_zeros((len(margins), *needed.shape))
-    filled[(..., *part.needed.relative_to(needed.start).to_slices())] = margins
-    labels = _label_block(filled, needed, grids, part.block)
-    return labels[part.box.relative_to(part.block.start).to_slices()]
 
 
 def _patch(labels: NDArray[np.uint8], box: Box, grids: Regridding) -> LabelPatch:

@@ -27,6 +27,15 @@ def blocks(box: Box) -> Iterator[Box]:
         yield Box((i, j, k), (i + edge, j + edge, k + edge)).intersect(box)
 
 
+def blocks_touching(box: Box, shape: Index3) -> Iterator[Box]:
+    """Those cubes of a grid of this shape, whole, that share voxels with a box of it."""
+    edge = _BLOCK_VOXELS
+    (i, j, k), (m, n, o) = box.start, box.stop
+    first = (i // edge * edge, j // edge * edge, k // edge * edge)
+    last = (-(-m // edge) * edge, -(-n // edge) * edge, -(-o // edge) * edge)
+    return blocks(Box(first, last).clip(shape))
+
+
 def window_under(block: Box, sampling: NDArray[np.float64], shape: Index3) -> Box:
     """The source voxels that a block of the target interpolates between.
 

@@ -392,12 +392,13 @@ def _nothing_is_air(window: Box) -> bool:
 def _difference(mask: NDArray[np.uint8], patch: LabelPatch) -> Box | None:
     """The smallest box of the file in which a patch differs from the mask."""
     differs = mask[patch.box.to_slices()] != patch.labels
-    spans = []
+    if not differs.any():
+        return None
+    start, stop = [0, 0, 0], [0, 0, 0]
     for axis in range(3):
         places = np.flatnonzero(differs.any(axis=tuple({0, 1, 2} - {axis})))
-        if len(places) == 0:
-            return None
-        spans.append((int(places[0]), int(places[-1]) + 1))
-    (i, m), (j, n), (k, o) = spans
-    a, b, c = patch.box.start
+        start[axis], stop[axis] = int(places[0]), int(places[-1]) + 1
+        # what follows need only look between
+        differs = differs[(slice(None),) * axis + (slice(start[axis], stop[axis]),)]
+    (i, j, k), (m, n, o), (a, b, c) = start, stop, patch.box.start
     return Box((a + i, b + j, c + k), (a + m, b + n, c + o))
