@@ -28,6 +28,7 @@ from voxclick.sliding_window import (
     VolumeInference,
     WindowGrid,
 )
+from voxclick.sliding_window.network import faster_layout
 from voxclick.sliding_window.precision import resolve_precision
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     torch.manual_seed(0)
     settings = NetworkSettings(name=options.network)
     network = build_network(settings, 3, 2).to(device).eval()
-    # as a model file is loaded: on a CPU with channels last
+    # as a model file is loaded
     laid_out = lay_out_for(copy.deepcopy(network), device)
     volume = torch.rand((3, *options.volume))
     window = (options.window,) * 3
@@ -65,26 +66,42 @@ def main() -> None:
             window=window, window_batch=options.window_batch, precision=precision
         )
         dtype = resolve_precision(precision, device)
+        half = dtype != torch.float32
+        layout = torch.contiguous_format
+        if device.type == "cuda":
+            layout = faster_layout(laid_out, device, dtype, (options.window_batch, 3, *window))
 
-        def monai(dtype: torch.dtype = dtype) -> torch.Tensor:
+        def monai(dtype: torch.dtype = dtype, half: bool = half) -> torch.Tensor:
             with (
                 torch.inference_mode(),
-                torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+                torch.autocast(device.type, dtype=dtype, enabled=half),
+                # as in a session: float32 is not TensorFloat-32
+                torch.backends.cudnn.flags(enabled=True, allow_tf32=half),
             ):
                 return sliding_window_inference(
                     volume[None].to(device), window, options.window_batch, network, 0.25, "gaussian"
                 )
 
-        def voxclick(sliding: SlidingWindows = sliding) -> torch.Tensor:
+        def voxclick(
+            sliding: SlidingWindows = sliding, layout: torch.memory_format = layout
+        ) -> torch.Tensor:
             # opened anew each time, so that nothing is remembered
             inference = VolumeInference(
-                laid_out, sliding, window_multiple(settings), device, shape, 2, CacheSettings()
+                laid_out,
+                sliding,
+                window_multiple(settings),
+                device,
+                shape,
+                2,
+                CacheSettings(),
+                layout=layout,
             )
             return inference.margins(TensorSource(volume), Box.of_shape(shape))
 
         ours, theirs = timed_in_turn(voxclick, monai, options.repeats, device)
         figures[precision] = {
             "dtype": str(dtype),
+            "layout": str(layout),
             "windows": len(WindowGrid.cover(shape, window, sliding.overlap).boxes),
             "voxclick_seconds": spread(ours),
             "monai_seconds": spread(theirs),

@@ -1,11 +1,13 @@
-"""A batch of windows through the network: eager as sessions run it, against what could be faster.
+"""A batch of windows through the network: eagerly, against what could be faster.
 
     python benchmarks/network_variants.py --device cpu --network dynunet-light --window 64
 
-`torch.compile`, a CUDA graph and other layouts in memory, all on the same input in one process, in
-turn. Prints and writes for each its seconds, how long the first call waits (compiling), after how
-many calls that is paid back, how far its logits are from eager's, and the memory it takes. What
-the device does not have is skipped, with the reason. The network has random weights.
+Eagerly, sessions run it: on a CPU as `eager` does, on a GPU as `eager` or `channels last, as in
+sessions`, whichever a trial finds faster. Beside it `torch.compile`, a CUDA graph and other layouts
+in memory, all on the same input in one process, in turn. Prints and writes for each its seconds,
+how long the first call waits (compiling), after how many calls that is paid back, how far its
+logits are from eager's, and the memory it takes. What the device does not have is skipped, with the
+reason. The network has random weights.
 
 On a CPU that other work shares, seconds of the processor say more than those of the clock, with
 `--threads 1`: several threads would count what they wait for each other.
@@ -83,7 +85,7 @@ class Work:
         return copy.deepcopy(self.network).to(self.device)
 
     def channels_last(self) -> nn.Module:
-        """As it is laid out on a CPU, with norms that keep channels last, whatever the device."""
+        """As it is laid out on a CPU, its weights channels last, too."""
         return lay_out_for(copy.deepcopy(self.network), torch.device("cpu")).to(self.device)
 
 
@@ -283,6 +285,11 @@ def channels_last(work: Work) -> Way:
     return partial(run, work.channels_last(), windows, work.dtype)
 
 
+def channels_last_input(work: Work) -> Way:
+    windows = work.windows.contiguous(memory_format=_LAST)
+    return partial(run, work.laid_out(), windows, work.dtype)
+
+
 def channels_last_with_usual_norms(work: Work) -> Way:
     # the overload is missing from PyTorch's annotations
     network = work.plain().to(memory_format=_LAST)  # pyright: ignore[reportCallIssue]
@@ -377,6 +384,7 @@ _NEEDS_CUDNN = "cuDNN needs a CUDA device"
 _NEEDS_CUDA = "CUDA graphs need a CUDA device"
 VARIANTS = {
     "eager": Variant(eager),
+    "channels last, as in sessions": Variant(channels_last_input, _CUDA, _IS_EAGER),
     "channels_last_3d": Variant(channels_last, _CUDA, _IS_EAGER),
     "channels_last_3d, usual norms": Variant(channels_last_with_usual_norms),
     "kernels by trial": Variant(kernels_by_trial, _CUDA, _NEEDS_CUDNN),

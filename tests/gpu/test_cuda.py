@@ -21,7 +21,8 @@ from voxclick.guidance import (
     build_encoder,
 )
 from voxclick.model_files import Model, ModelSettings
-from voxclick.networks import NetworkSettings, build_network
+from voxclick.networks import NetworkSettings, build_network, lay_out_for
+from voxclick.networks.channels_last import ChannelsLastInstanceNorm3d
 from voxclick.preprocessing import PreprocessingSettings, RangeScaling
 from voxclick.simulation import Corrective, LargestError, MaxSteps, SimulatedUser
 from voxclick.simulation.distances import distance_to_outside
@@ -31,12 +32,14 @@ from voxclick.sliding_window import (
     TensorSource,
     VolumeInference,
 )
+from voxclick.sliding_window.network import faster_layout
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
 ]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FIRST, LAST = torch.contiguous_format, torch.channels_last_3d
 
 
 def blobs(seed: int) -> torch.Tensor:
@@ -46,23 +49,45 @@ def blobs(seed: int) -> torch.Tensor:
     return (smooth[0, 0] > 0.5).to(torch.uint8)
 
 
-def margins(network, settings, device, volume) -> torch.Tensor:
+def margins(network, settings, device, volume, layout=FIRST) -> torch.Tensor:
     shape = tuple(volume.shape[1:])
-    inference = VolumeInference(network, settings, (8, 8, 8), device, shape, 2, CacheSettings())
+    inference = VolumeInference(
+        network, settings, (8, 8, 8), device, shape, 2, CacheSettings(), layout=layout
+    )
     return inference.margins(TensorSource(volume), Box.of_shape(shape))
 
 
+@pytest.mark.parametrize("layout", [FIRST, LAST])
 @pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_margins_agree_with_the_cpu(precision):
+def test_margins_agree_with_the_cpu(precision, layout):
     torch.manual_seed(0)
     network = build_network(NetworkSettings(name="dynunet-light"), 3, 2)
     volume = torch.rand((3, 70, 50, 60))
     settings = SlidingWindows(window=(32, 32, 32), window_batch=4, precision="float32")
     expected = margins(network, settings, CPU, volume)
     chosen = settings.model_copy(update={"precision": precision})
-    found = margins(network.to(CUDA), chosen, CUDA, volume).cpu()
+    found = margins(lay_out_for(network, CUDA), chosen, CUDA, volume, layout).cpu()
     tolerance = 1e-3 if precision == "float32" else 0.1
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_instance_norm_with_channels_last_is_pytorchs(dtype):
+    torch.manual_seed(0)
+    norm = torch.nn.InstanceNorm3d(5, affine=True).to(CUDA)
+    torch.nn.init.normal_(norm.weight)
+    values = torch.randn((2, 5, 9, 10, 11), device=CUDA).to(dtype)
+    found = ChannelsLastInstanceNorm3d.like(norm)(values.contiguous(memory_format=LAST))
+    assert found.is_contiguous(memory_format=LAST)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(found, norm(values), atol=tolerance, rtol=tolerance)
+
+
+def test_a_trial_of_layouts_ends_in_one_of_them():
+    torch.manual_seed(0)
+    network = lay_out_for(build_network(NetworkSettings(name="dynunet-light"), 3, 2), CUDA)
+    chosen = {faster_layout(network, CUDA, torch.float32, (1, 3, 32, 32, 32)) for _ in range(3)}
+    assert chosen in ({FIRST}, {LAST})
 
 
 def test_distances_agree_with_the_cpu():
@@ -108,16 +133,18 @@ def opened(cache: CacheSettings | None = None) -> InteractiveSession:
         network=NetworkSettings(name="dynunet-light"),
         inference=SlidingWindows(window=(32, 32, 32)),
     )
-    model = Model(settings, settings.build_network().to(CUDA).eval(), CUDA)
+    model = Model(settings, lay_out_for(settings.build_network().eval(), CUDA), CUDA)
     voxels = np.random.default_rng(0).random((60, 50, 70), dtype=np.float32)
     return InteractiveSession(model, Volume(voxels, np.eye(4)), cache=cache)
 
 
+@pytest.mark.parametrize("layout", [FIRST, LAST])
 @pytest.mark.parametrize(
     "cache",
     [CacheSettings(), CacheSettings(gpu_gib=0), CacheSettings(gpu_gib=0.0005, host_gib=0.0005)],
 )
-def test_undo_on_a_gpu_gives_the_same_bits(cache):
+def test_undo_on_a_gpu_gives_the_same_bits(cache, layout, monkeypatch):
+    monkeypatch.setattr("voxclick.model_files.model.faster_layout", lambda *_: layout)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the smallest cache says that it is
         session, fresh = opened(cache), opened()

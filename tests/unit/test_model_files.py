@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from voxclick.errors import ModelFileError, UsageError
 from voxclick.guidance import DiskGuidance
-from voxclick.model_files import ModelSettings, load_model, save_model
+from voxclick.model_files import Model, ModelSettings, load_model, save_model
 from voxclick.model_files.model import read_model_settings
 from voxclick.networks import NetworkSettings, lay_out_for
 from voxclick.preprocessing import PercentileScaling, PreprocessingSettings
-from voxclick.sliding_window import SlidingWindows
+from voxclick.sliding_window import OnePass, SlidingWindows
 
 NETWORK = NetworkSettings(
     name="dynunet-light",
@@ -169,3 +169,33 @@ def test_openvino_is_for_the_cpu_alone(model_file, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(UsageError, match="runs on the CPU, got the device 'cuda'"):
         load_model(model_file, "cuda", backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("inference", "tried"),
+    [
+        (SlidingWindows(window=(16, 16, 32), window_batch=2), (2, 3, 16, 16, 32)),
+        (SlidingWindows(window=(64, 64, 256)), (1, 3, 64, 64, 128)),
+        # rounded up to what the network takes
+        (OnePass(), (1, 3, 128, 128, 12)),
+    ],
+)
+def test_on_a_gpu_layouts_are_tried_with_windows_as_they_will_come(inference, tried, monkeypatch):
+    calls, ways = [], []
+
+    def faster_layout(*args):
+        calls.append(args)
+        return torch.channels_last_3d
+
+    monkeypatch.setattr("voxclick.model_files.model.faster_layout", faster_layout)
+    monkeypatch.setattr("voxclick.model_files.model.VolumeInference", lambda *a: ways.append(a))
+    network, cuda = settings().build_network(), torch.device("cuda")
+    chosen = inference.model_copy(update={"precision": "bfloat16"})
+    Model(settings(), network, cuda).inference((200, 200, 10), chosen)
+    assert calls == [(network, cuda, torch.bfloat16, tried)]
+    assert ways[0][-1] == torch.channels_last_3d
+
+
+def test_on_a_cpu_nothing_is_tried(model_file, monkeypatch):
+    monkeypatch.setattr("voxclick.model_files.model.faster_layout", None)
+    assert "channels first" in load_model(model_file, "cpu").inference((20, 20, 20)).computed_by

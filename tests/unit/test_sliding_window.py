@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 
 import pytest
@@ -22,7 +21,7 @@ from voxclick.sliding_window import (
     WindowGrid,
 )
 from voxclick.sliding_window.cache import WindowCache
-from voxclick.sliding_window.inference import BACKGROUND_MARGIN, _repeatable_convolutions
+from voxclick.sliding_window.inference import BACKGROUND_MARGIN
 
 CPU = torch.device("cpu")
 ENTRY_GIB = 8**3 * 4 / 2**30
@@ -415,34 +414,3 @@ def test_a_preview_fills_no_batch_up():
     assert network.batches == [1]
     logits = network(source.read(box)[None])[0]
     assert torch.equal(margins, (logits[1:] - logits[:1]).detach())
-
-
-def test_threads_do_not_put_each_others_cudnn_flags_back():
-    cudnn = torch.backends.cudnn
-    entered, leaves, seen = threading.Event(), threading.Event(), []
-
-    def other():
-        with _repeatable_convolutions(torch.device("cuda"), torch.bfloat16):
-            entered.set()
-            leaves.wait(10)
-            seen.append(cudnn.deterministic)
-
-    before = cudnn.deterministic
-    thread = threading.Thread(target=other)
-    with _repeatable_convolutions(torch.device("cuda"), torch.bfloat16):
-        thread.start()
-        entered.wait(0.1)
-    assert entered.wait(10)
-    leaves.set()
-    thread.join()
-    assert seen == [True]
-    assert cudnn.deterministic == before
-
-
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, False), (torch.bfloat16, True)])
-def test_float32_is_not_rounded_to_tensor_float(dtype, allowed):
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(enabled=True, allow_tf32=True):
-        with _repeatable_convolutions(torch.device("cuda"), dtype):
-            assert cudnn.allow_tf32 == allowed
-        assert cudnn.allow_tf32

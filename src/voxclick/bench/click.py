@@ -152,6 +152,7 @@ def bench_click(
     clicks = _clicks_in_body(image, model.settings.labels, settings)
 
     on_step("the network alone")
+    computed_by = ours.inference(image.shape, inference, settings.cache).computed_by
     network_bytes = _peak_of(model.device, lambda: _run_one_window(ours, inference))
     on_step("first prediction, voxclick")
     reset_peak(model.device)
@@ -200,6 +201,7 @@ def bench_click(
         "precision": str(resolve_precision(settings.precision, model.device)).removeprefix(
             "torch."
         ),
+        "computed_by": computed_by,
         "cache_dtype": settings.cache.dtype,
         "cache_gib": settings.cache.host_gib,
         "cache_gpu_gib": settings.cache.gpu_gib,

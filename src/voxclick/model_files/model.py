@@ -37,10 +37,15 @@ from voxclick.sliding_window import (
     SlidingWindows,
     VolumeInference,
 )
+from voxclick.sliding_window.network import faster_layout
+from voxclick.sliding_window.precision import resolve_precision
 from voxclick.types import Index3
 
 METADATA_KEY = "voxclick"
 FORMAT_VERSION: Literal[1] = 1
+
+_TRIED_VOXELS = 128
+"""Along an axis, of the input that layouts are tried with: a whole scan in one pass takes long."""
 
 Backend: TypeAlias = Literal["torch", "openvino"]
 """What computes the network: PyTorch, or OpenVINO, which is faster on many CPUs and an extra."""
@@ -161,6 +166,8 @@ class Model:
     ) -> VolumeInference:
         """The way of one volume through the network, as stored or as `settings` say.
 
+        On a GPU the network is tried in two layouts of memory before it first goes a way.
+
         Args:
             shape: voxels of the volume, in the network's grid.
             settings: None for those of the model file.
@@ -179,7 +186,21 @@ class Model:
             len(self.settings.labels),
             cache or CacheSettings(),
             self.backend,
+            self._layout(settings, shape),
         )
+
+    def _layout(self, settings: InferenceSettings, shape: Index3) -> torch.memory_format:
+        """How the network's input is to lie in memory."""
+        if self.device.type != "cuda":
+            return torch.contiguous_format
+        batch, window = 1, shape
+        if isinstance(settings, SlidingWindows):
+            batch, window = settings.window_batch, settings.window
+        multiples = zip(window, self.window_multiple, strict=True)
+        tried = (-(-min(size, _TRIED_VOXELS) // m) * m for size, m in multiples)
+        dtype = resolve_precision(settings.precision, self.device)
+        in_shape = (batch, self.settings.in_channels, *tried)
+        return faster_layout(self.network, self.device, dtype, in_shape)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -1,9 +1,9 @@
-"""Networks laid out for a CPU: channels last, with an instance norm that keeps them there.
+"""Networks that are fast in either layout of memory.
 
-oneDNN's 3D convolutions are fastest with channels last, but PyTorch's instance norm copies such
-tensors to channels first and back, which costs more than the layout gains. Batch norm has a
-kernel for channels last, and instance norm is batch norm of one sample at a time: the same
-numbers, without the copies.
+oneDNN's 3D convolutions are fastest with channels last, and cuDNN's in half precision often are.
+But PyTorch's instance norm copies such tensors to channels first and back, which costs more than
+the layout gains. Batch norm has kernels for channels last, and instance norm is batch norm of one
+sample at a time: the same numbers, without the copies.
 """
 
 from __future__ import annotations
@@ -34,31 +34,41 @@ class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
         return norm
 
     def forward(self, input: Tensor) -> Tensor:
-        if not input.is_contiguous(memory_format=torch.channels_last_3d):
+        if input.is_contiguous() or not input.is_contiguous(memory_format=torch.channels_last_3d):
             return super().forward(input)
-        return torch.cat(
-            [
-                nn.functional.batch_norm(
-                    sample, None, None, self.weight, self.bias, training=True, eps=self.eps
-                )
-                for sample in input.split(1)
-            ]
+        normed = [self._normed(sample) for sample in input.split(1)]
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
+
+    def _normed(self, sample: Tensor) -> Tensor:
+        # PyTorch's own kernel: cuDNN's may overflow, and adds in any order
+        return torch.batch_norm(
+            sample,
+            self.weight,
+            self.bias,
+            running_mean=None,
+            running_var=None,
+            training=True,
+            momentum=0.0,
+            eps=self.eps,
+            cudnn_enabled=False,
         )
 
 
 def lay_out_for(network: nn.Module, device: torch.device) -> nn.Module:
-    """Give a network the memory layout that is fast on a device; its results stay the same.
+    """Make a network fast on a device; its results stay the same.
 
     Returns:
-        The network itself on ``device``; on a CPU its instance norms are exchanged.
+        The network itself on ``device``, its instance norms exchanged by such as keep either
+        layout. On a CPU it works with channels last whatever it is given, on a GPU in the layout
+        of its input.
     """
     network = network.to(device)
-    if device.type != "cpu":
-        return network
     for parent in network.modules():
         for name, child in parent.named_children():
             if type(child) is nn.InstanceNorm3d and not child.track_running_stats:
                 setattr(parent, name, ChannelsLastInstanceNorm3d.like(child))
+    if device.type != "cpu":
+        return network
     # the overload is missing from PyTorch's annotations
     return network.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import TypeAlias
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from voxclick.geometry.box import Box
 from voxclick.sliding_window.cache import WindowCache
 from voxclick.sliding_window.grid import WindowGrid
+from voxclick.sliding_window.network import WindowNetwork
 from voxclick.sliding_window.precision import resolve_precision
 from voxclick.sliding_window.settings import CacheSettings, OnePass, SlidingWindows
 from voxclick.sliding_window.source import WindowSource
@@ -29,9 +28,6 @@ WindowsCallback: TypeAlias = Callable[[int], None]
 
 BACKGROUND_MARGIN = -20.0
 """Where no window looked: surely background, and far from overflow when it is interpolated."""
-
-_CUDNN_FLAGS = threading.Lock()
-"""They are the whole process's: two threads would put back what the other one has set."""
 
 
 class VolumeInference:
@@ -50,6 +46,7 @@ class VolumeInference:
         labels: of the network, background included.
         cache: how many results are kept.
         backend: what computes the network, for `computed_by`.
+        layout: of the network's input in memory.
     """
 
     def __init__(
@@ -62,11 +59,11 @@ class VolumeInference:
         labels: int,
         cache: CacheSettings,
         backend: str = "torch",
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        self._network = network
+        dtype = resolve_precision(settings.precision, device)
+        self._network = WindowNetwork(network, device, dtype, layout)
         self._backend = backend
-        self._device = device
-        self._dtype = resolve_precision(settings.precision, device)
         self._margins = labels - 1
         if isinstance(settings, SlidingWindows):
             self.grid = WindowGrid.cover(shape, settings.window, settings.overlap)
@@ -93,11 +90,11 @@ class VolumeInference:
     def computed_by(self) -> str:
         """The same where results of the same weights are rounded alike.
 
-        Backend and kind of device, precision, windows at once (fewer than the settings say on a
-        GPU that was full) and the cache's dtype.
+        Backend and kind of device, precision, layout, windows at once (fewer than the settings say
+        on a GPU that was full) and the cache's dtype.
         """
         return (
-            f"{self._backend} on {self._device.type} in {self._dtype}, "
+            f"{self._backend} {self._network.computed_by}, "
             f"{self._window_batch} windows at once, kept in {self._cache.dtype}"
         )
 
@@ -204,7 +201,9 @@ class VolumeInference:
         inside = window.clip(self.grid.shape)
         here = inside.relative_to(window.start).to_slices()
         # nobody keeps it, so it need not be rounded like others: no batch is filled up
-        result = self._run_batch([source.read(window)])[(0, ..., *here)].to(self._stitching)
+        result = self._network.margins(source.read(window)[None])[(0, ..., *here)].to(
+            self._stitching
+        )
         if on_windows is not None:
             on_windows(1)
         if before is None:
@@ -277,28 +276,13 @@ class VolumeInference:
             inputs = [source.read(window) for window in part]
             filled = inputs + inputs[-1:] * (self._window_batch - len(inputs))
             try:
-                results += self._run_batch(filled)[: len(inputs)]
+                results += self._network.margins(torch.stack(filled))[: len(inputs)]
             except torch.OutOfMemoryError:
                 if self._window_batch == 1:
                     raise
                 self._halve_window_batch()
                 results.clear()
         return results
-
-    def _run_batch(self, inputs: list[Tensor]) -> Tensor:
-        batch = torch.stack(inputs).to(self._device)
-        was_training = self._network.training
-        self._network.eval()
-        half = self._dtype != torch.float32
-        try:
-            with (
-                torch.autocast(self._device.type, dtype=self._dtype, enabled=half),
-                _repeatable_convolutions(self._device, self._dtype),
-            ):
-                logits = self._network(batch).float()
-        finally:
-            self._network.train(was_training)
-        return logits[:, 1:] - logits[:, :1]
 
     def _halve_window_batch(self) -> None:
         warnings.warn(
@@ -309,23 +293,3 @@ class VolumeInference:
         self._window_batch //= 2
         # results of the larger batch may differ in their last bits
         self._cache.clear()
-
-
-@contextmanager
-def _repeatable_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """On a GPU, the same kernels for every run, and only those that round the same each time.
-
-    Who asks for float32 gets it: TensorFloat-32, which PyTorch allows by default, keeps 10 bits.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    cudnn = torch.backends.cudnn
-    allow_tf32 = cudnn.allow_tf32 and dtype != torch.float32
-    with (
-        _CUDNN_FLAGS,
-        cudnn.flags(
-            enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=allow_tf32
-        ),
-    ):
-        yield
