@@ -5,7 +5,9 @@
 
 import sys
 
+from voxclick.allocator import reuse_freed_memory
 from voxclick.cli.sw_fastedit import main
 
 if __name__ == "__main__":
+    reuse_freed_memory()
     sys.exit(main())

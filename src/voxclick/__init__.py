@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from voxclick.allocator import reuse_freed_memory
 from voxclick.clicks import (
     Click,
     clicks_from_box,
@@ -36,6 +37,7 @@ __all__ = [
     "read_label_map",
     "read_volume",
     "register_network",
+    "reuse_freed_memory",
     "write_clicks",
     "write_label_map",
     "write_volume",

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import voxclick
+from voxclick.allocator import reuse_freed_memory
 from voxclick.cli.bench import app as bench
 from voxclick.cli.challenge import challenge
 from voxclick.cli.compare import compare
@@ -73,4 +74,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run() -> None:
     """The installed command."""
+    reuse_freed_memory()
     sys.exit(main())
