@@ -17,9 +17,9 @@ def reuse_freed_memory() -> bool:
 
     By itself glibc asks the system for every block of more than 32 MiB and gives it back when it
     is freed, as the layers of a window of 128³ do; the system clears each page that is used anew.
-    Kept memory is used as it is: such a window took a third less time on two cores. Smaller
+    Kept memory is used as it is: such a window took a third less time on two virtual cores. Smaller
     windows gain less. Blocks of more than 1 GiB go back as before, and so does the end of the heap
-    when more than 1 GiB of it is free.
+    when more than 1 GiB of it is free; what is free below a block in use stays.
 
     To be called when a process begins: threads that have taken memory before may go on as they
     were. Does nothing but on Linux with glibc (before 2.35 it refuses), or where an environment
@@ -28,10 +28,7 @@ def reuse_freed_memory() -> bool:
     Returns:
         Whether memory is kept from now on.
     """
-    is_tuned = any(
-        name == "GLIBC_TUNABLES" or (name.startswith("MALLOC_") and name.endswith("_"))
-        for name in os.environ
-    )
+    is_tuned = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     if platform.libc_ver()[0] != "glibc" or is_tuned:
         return False
     mallopt = ctypes.CDLL(None).mallopt

@@ -178,6 +178,7 @@ def test_openvino_is_for_the_cpu_alone(model_file, monkeypatch):
         (SlidingWindows(window=(64, 64, 256)), (1, 3, 64, 64, 128)),
         # rounded up to what the network takes
         (OnePass(), (1, 3, 128, 128, 12)),
+        (OnePass(centre_crop=(30, 30, 30)), (1, 3, 32, 32, 12)),
     ],
 )
 def test_on_a_gpu_layouts_are_tried_with_windows_as_they_will_come(inference, tried, monkeypatch):

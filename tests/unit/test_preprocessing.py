@@ -32,6 +32,7 @@ from voxclick.preprocessing import (
     restore_labels,
     restore_labels_inside,
 )
+from voxclick.preprocessing.sampling import blocks, blocks_touching
 from voxclick.volume import LabelMap, Volume
 
 AS_IS = RangeScaling(low=0, high=1, clip=False)
@@ -382,6 +383,25 @@ def test_restore_on_a_gpu_is_restore_on_the_cpu(oblique):
     logits = torch.from_numpy(smooth_noise(3, *prepared.geometry.shape))
     expected = restored(logits, prepared)
     assert np.array_equal(restored(logits.cuda(), prepared), expected)
+
+
+def test_blocks_that_touch_a_box_are_those_of_the_grid_that_meet_it():
+    shape = (20, 9, 31)
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        corners = np.sort(generator.integers(0, np.array(shape) + 1, (2, 3)), axis=0)
+        box = Box(*(tuple(corner) for corner in corners.tolist()))
+        if not box.is_empty:
+            expected = [block for block in blocks(Box.of_shape(shape)) if block.meets(box)]
+            assert list(blocks_touching(box, shape)) == expected
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_labels_of_a_grid_that_is_not_resampled_are_the_largest_margins(several, oblique):
+    prepared = preprocessing_to(None).prepare([oblique])
+    logits = torch.from_numpy(smooth_noise(3 if several else 2, *prepared.geometry.shape))
+    oriented = prepared.regridding.disorient(logits.argmax(0).numpy().astype(np.uint8))
+    assert np.array_equal(restored(logits, prepared), oriented)
 
 
 @pytest.mark.parametrize("spacing", [SPACING, (1.3, 2.2, 1.7), None])

@@ -86,14 +86,54 @@ def test_a_network_is_tried_once_for_a_shape_and_a_dtype(clock):
 
 
 def test_where_a_layout_does_not_fit_in_memory_channels_stay_first(clock):
-    class Large(Timed):
+    class Large(nn.Module):
         def forward(self, windows: torch.Tensor) -> torch.Tensor:
             if not windows.is_contiguous():
                 raise torch.OutOfMemoryError
+            clock.now += 1
+            return windows
+
+    assert faster_layout(Large(), CPU, torch.float32, SHAPE) == FIRST
+
+
+def test_room_that_was_lacking_once_is_looked_for_again(clock):
+    class FullOnce(Timed):
+        full = True
+
+        def forward(self, windows: torch.Tensor) -> torch.Tensor:
+            if self.full:
+                raise torch.OutOfMemoryError
             return super().forward(windows)
 
-    network = Large(clock, {FIRST: [2] * 4, LAST: [1] * 4})
+    network = FullOnce(clock, {FIRST: [2] * 4, LAST: [1] * 4})
     assert faster_layout(network, CPU, torch.float32, SHAPE) == FIRST
+    network.full = False
+    assert faster_layout(network, CPU, torch.float32, SHAPE) == LAST
+
+
+def test_a_batch_that_does_not_fit_is_tried_by_halves(clock):
+    class Small(nn.Module):
+        def forward(self, windows: torch.Tensor) -> torch.Tensor:
+            if len(windows) > 2:
+                raise torch.OutOfMemoryError
+            clock.now += 1 if windows.is_contiguous() else 0.5
+            return windows
+
+    assert faster_layout(Small(), CPU, torch.float32, (8, 3, 4, 4, 4)) == LAST
+
+
+def test_a_network_that_needs_channels_first_gets_them():
+    class Flattens(nn.Module):
+        def forward(self, windows: torch.Tensor) -> torch.Tensor:
+            return windows.view(len(windows), -1).view(windows.shape)
+
+    with pytest.warns(UserWarning, match="does not run with channels last"):
+        assert faster_layout(Flattens(), CPU, torch.float32, SHAPE) == FIRST
+
+
+def test_what_is_wrong_in_either_layout_is_said():
+    with pytest.raises(RuntimeError, match="channels"):
+        faster_layout(nn.Conv3d(9, 2, 1), CPU, torch.float32, SHAPE)
 
 
 def test_a_network_gets_its_layout_and_answers_margins():

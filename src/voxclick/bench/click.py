@@ -152,8 +152,9 @@ def bench_click(
     clicks = _clicks_in_body(image, model.settings.labels, settings)
 
     on_step("the network alone")
-    computed_by = ours.inference(image.shape, inference, settings.cache).computed_by
-    network_bytes = _peak_of(model.device, lambda: _run_one_window(ours, inference))
+    way = ours.inference(image.shape, inference, settings.cache)
+    batch = (inference.window_batch, model.settings.in_channels, *inference.window)
+    network_bytes = _peak_of(model.device, lambda: way.network.margins(torch.rand(batch)))
     on_step("first prediction, voxclick")
     reset_peak(model.device)
     session = InteractiveSession(ours, image, inference, settings.cache)
@@ -201,7 +202,7 @@ def bench_click(
         "precision": str(resolve_precision(settings.precision, model.device)).removeprefix(
             "torch."
         ),
-        "computed_by": computed_by,
+        "computed_by": way.computed_by,
         "cache_dtype": settings.cache.dtype,
         "cache_gib": settings.cache.host_gib,
         "cache_gpu_gib": settings.cache.gpu_gib,
@@ -340,15 +341,7 @@ def _clicks_in_body(
     ]
 
 
-def _run_one_window(model: Model, inference: SlidingWindows) -> None:
-    windows = torch.rand((inference.window_batch, model.settings.in_channels, *inference.window))
-    dtype = resolve_precision(inference.precision, model.device)
-    half = dtype != torch.float32
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype=dtype, enabled=half):
-        model.network(windows.to(model.device))
-
-
-def _peak_of(device: torch.device, work: Callable[[], None]) -> int | None:
+def _peak_of(device: torch.device, work: Callable[[], object]) -> int | None:
     reset_peak(device)
     work()
     return peak_bytes(device)

@@ -36,6 +36,7 @@ from voxclick.sliding_window import (
     InferenceSettings,
     SlidingWindows,
     VolumeInference,
+    WindowGrid,
 )
 from voxclick.sliding_window.network import faster_layout
 from voxclick.sliding_window.precision import resolve_precision
@@ -193,9 +194,11 @@ class Model:
         """How the network's input is to lie in memory."""
         if self.device.type != "cuda":
             return torch.contiguous_format
-        batch, window = 1, shape
         if isinstance(settings, SlidingWindows):
             batch, window = settings.window_batch, settings.window
+        else:
+            grid = WindowGrid.at_centre(shape, settings.centre_crop, self.window_multiple)
+            batch, window = 1, grid.window
         multiples = zip(window, self.window_multiple, strict=True)
         tried = (-(-min(size, _TRIED_VOXELS) // m) * m for size, m in multiples)
         dtype = resolve_precision(settings.precision, self.device)

@@ -3,7 +3,7 @@
 oneDNN's 3D convolutions are fastest with channels last, and cuDNN's in half precision often are.
 But PyTorch's instance norm copies such tensors to channels first and back, which costs more than
 the layout gains. Batch norm has kernels for channels last, and instance norm is batch norm of one
-sample at a time: the same numbers, without the copies.
+sample at a time: the same numbers, without the copies (a batch of several is joined once).
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
         return normed[0] if len(normed) == 1 else torch.cat(normed)
 
     def _normed(self, sample: Tensor) -> Tensor:
-        # PyTorch's own kernel: cuDNN's may overflow, and adds in any order
-        return torch.batch_norm(
-            sample,
+        # As rows of channels: on a GPU, volumes with channels last have no kernel of their own.
+        # And not by cuDNN's, which may overflow, and add in any order.
+        voxels = sample.movedim(1, -1)
+        normed = torch.batch_norm(
+            voxels.reshape(-1, sample.shape[1]),
             self.weight,
             self.bias,
             running_mean=None,
@@ -52,6 +54,7 @@ class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
             eps=self.eps,
             cudnn_enabled=False,
         )
+        return normed.view(voxels.shape).movedim(-1, 1)
 
 
 def lay_out_for(network: nn.Module, device: torch.device) -> nn.Module:

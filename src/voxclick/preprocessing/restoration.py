@@ -22,6 +22,9 @@ from voxclick.preprocessing.sampling import (
 )
 from voxclick.types import LabelTensor, MarginsTensor
 
+_SLAB_VOXELS = 16
+"""Of the first axis, that are labelled at once."""
+
 _ROUNDING = 1e-6
 """Of a voxel: what the place of a voxel's centre may be off."""
 
@@ -68,10 +71,11 @@ def restore_labels(
             here = [part for part in in_row if together.contains(part.box.start)]
             under = Box.union(part.needed for part in here)
             assert under is not None  # no part is empty
-            known = _Known.of(read(under), under)
+            margins = read(under)
             if not grids.resamples:
-                yield _patch(known.labels, together, grids)
+                yield _patch(_labels_of(margins), together, grids)
                 continue
+            known = _Known.of(margins, under)
             for part in here:
                 yield _patch(known.label_part(part, grids), part.box, grids)
 
@@ -87,9 +91,9 @@ def restore_labels_inside(
         grids: the file's and the network's.
         shown: uint8 label indices of the whole file, which the other voxels of the patch keep.
     """
-    known = _Known.of(margins, box)
     if not grids.resamples:
-        return _patch(known.labels, box, grids)
+        return _patch(_labels_of(margins), box, grids)
+    known = _Known.of(margins, box)
     target = window_under(box, grids.oriented_from_network, grids.oriented.shape)
     labels = grids.orient(shown)[target.to_slices()].astype(np.uint8)
     for block in blocks(target):
@@ -129,18 +133,18 @@ class _Known:
     Attributes:
         margins: (foreground, i, j, k), on any device.
         box: where.
-        labels: uint8 (i, j, k), which they give to the network's own voxels. They come over from
-            the device once: asking it about block after block would wait for it each time.
+        is_positive: (i, j, k), whether any of them is. It comes over from the device once: asking
+            about block after block would wait for it each time.
     """
 
     margins: MarginsTensor
     box: Box
-    labels: NDArray[np.uint8]
+    is_positive: NDArray[np.bool_]
 
     @staticmethod
     def of(margins: MarginsTensor, box: Box) -> _Known:
         margins = margins.detach()
-        return _Known(margins, box, label_of_margins(margins).cpu().numpy())
+        return _Known(margins, box, (margins > 0).any(dim=0).cpu().numpy())
 
     def label_block(self, needed: Box, block: Box, grids: Regridding) -> NDArray[np.uint8]:
         """Labels of a block of the oriented grid from the margins in the box that it needs.
@@ -149,7 +153,7 @@ class _Known:
         throughout.
         """
         there = needed.relative_to(self.box.start).to_slices()
-        if not self.labels[there].any():
+        if not self.is_positive[there].any():
             return np.zeros(block.shape, dtype=np.uint8)
         return _interpolated(self.margins[(..., *there)], needed, block, grids)
 
@@ -162,7 +166,7 @@ class _Known:
         if part.box == part.block:
             return self.label_block(part.needed, part.block, grids)
         there = part.needed.relative_to(self.box.start).to_slices()
-        if not self.labels[there].any():
+        if not self.is_positive[there].any():
             return np.zeros(part.box.shape, dtype=np.uint8)
         needed = grids.needed_for(part.block)
         filled = self.margins.new_zeros((len(self.margins), *needed.shape))
@@ -171,6 +175,15 @@ class _Known:
         ]
         labels = _interpolated(filled, needed, part.block, grids)
         return labels[part.box.relative_to(part.block.start).to_slices()]
+
+
+def _labels_of(margins: MarginsTensor) -> NDArray[np.uint8]:
+    """Labels of the network's own voxels, slab by slab: indices of the largest are 64 bits wide."""
+    labels = torch.empty(margins.shape[1:], dtype=torch.uint8, device=margins.device)
+    for slab in Box.of_shape(labels.shape).slabs(_SLAB_VOXELS):
+        here = slab.to_slices()
+        labels[here] = label_of_margins(margins.detach()[(..., *here)])
+    return labels.cpu().numpy()
 
 
 def _interpolated(

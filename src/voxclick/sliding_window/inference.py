@@ -62,7 +62,7 @@ class VolumeInference:
         layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         dtype = resolve_precision(settings.precision, device)
-        self._network = WindowNetwork(network, device, dtype, layout)
+        self.network = WindowNetwork(network, device, dtype, layout)
         self._backend = backend
         self._margins = labels - 1
         if isinstance(settings, SlidingWindows):
@@ -94,7 +94,7 @@ class VolumeInference:
         on a GPU that was full) and the cache's dtype.
         """
         return (
-            f"{self._backend} {self._network.computed_by}, "
+            f"{self._backend} {self.network.computed_by}, "
             f"{self._window_batch} windows at once, kept in {self._cache.dtype}"
         )
 
@@ -201,7 +201,7 @@ class VolumeInference:
         inside = window.clip(self.grid.shape)
         here = inside.relative_to(window.start).to_slices()
         # nobody keeps it, so it need not be rounded like others: no batch is filled up
-        result = self._network.margins(source.read(window)[None])[(0, ..., *here)].to(
+        result = self.network.margins(source.read(window)[None])[(0, ..., *here)].to(
             self._stitching
         )
         if on_windows is not None:
@@ -276,7 +276,7 @@ class VolumeInference:
             inputs = [source.read(window) for window in part]
             filled = inputs + inputs[-1:] * (self._window_batch - len(inputs))
             try:
-                results += self._network.margins(torch.stack(filled))[: len(inputs)]
+                results += self.network.margins(torch.stack(filled))[: len(inputs)]
             except torch.OutOfMemoryError:
                 if self._window_batch == 1:
                     raise

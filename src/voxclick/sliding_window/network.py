@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -20,7 +21,7 @@ _CLEARLY_FASTER = 0.9
 """Of the time with channels first. What differs by less would be settled by chance, and another
 process might round otherwise."""
 
-_CUDNN_FLAGS = threading.Lock()
+_CUDNN_FLAGS = threading.RLock()
 """They are the whole process's: two threads would put back what the other one has set."""
 
 _TRYING = threading.Lock()
@@ -57,7 +58,7 @@ class WindowNetwork:
     def computed_by(self) -> str:
         """The same where answers of the same weights are rounded alike."""
         channels = "last" if self._layout == torch.channels_last_3d else "first"
-        return f"on {self._device.type} in {self._dtype}, input channels {channels}"
+        return f"on {self._device.type} in {self._dtype}, given channels {channels}"
 
     @torch.inference_mode()
     def margins(self, windows: Tensor) -> Tensor:
@@ -91,7 +92,8 @@ def faster_layout(
     """Try both layouts on the network's device; channels first unless the other is clearly faster.
 
     Which one cuDNN is faster with depends on the card, the precision, and the versions of cuDNN
-    and PyTorch. A network that was tried is not tried again in the process.
+    and PyTorch. A network that was tried is not tried again in the process. Other work on the
+    device, from this process or another, may lead the trial astray, which costs speed alone.
 
     Args:
         network: on ``device``; with `lay_out_for` its norms keep both layouts.
@@ -103,13 +105,17 @@ def faster_layout(
     with _TRYING:
         known = _chosen.setdefault(network, {})
         if key not in known:
-            known[key] = _by_trial(network, device, dtype, shape)
+            layout = _by_trial(network, device, dtype, shape)
+            if layout is None:  # another time there may be more room
+                return torch.contiguous_format
+            known[key] = layout
         return known[key]
 
 
 def _by_trial(
     network: nn.Module, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
-) -> torch.memory_format:
+) -> torch.memory_format | None:
+    """The layout, with half the batch where it does not fit; None where no window fits."""
     ways = {layout: WindowNetwork(network, device, dtype, layout) for layout in _LAYOUTS}
     took: dict[torch.memory_format, list[float]] = {layout: [] for layout in _LAYOUTS}
     try:
@@ -119,15 +125,22 @@ def _by_trial(
             for layout, way in ways.items():
                 took[layout].append(_seconds(way, windows))
     except torch.OutOfMemoryError:
+        batch, *window = shape
+        return None if batch == 1 else _by_trial(network, device, dtype, (batch // 2, *window))
+    except RuntimeError as error:
+        if len(took[torch.contiguous_format]) == len(took[torch.channels_last_3d]):
+            raise  # it does not even run as it is
+        warnings.warn(f"the network does not run with channels last ({error})", stacklevel=2)
         return torch.contiguous_format
     first, last = (min(took[layout][1:]) for layout in _LAYOUTS)  # each warmed up once
     return torch.channels_last_3d if last < _CLEARLY_FASTER * first else torch.contiguous_format
 
 
 def _seconds(way: WindowNetwork, windows: Tensor) -> float:
-    start = perf_counter()
-    way.margins(windows).flatten()[0].item()  # which waits for the device
-    return perf_counter() - start
+    with _CUDNN_FLAGS:  # or it would count what it waits for other sessions
+        start = perf_counter()
+        way.margins(windows).flatten()[0].item()  # which waits for the device
+        return perf_counter() - start
 
 
 @contextmanager
