@@ -131,6 +131,20 @@ def test_a_network_that_needs_channels_first_gets_them():
         assert faster_layout(Flattens(), CPU, torch.float32, SHAPE) == FIRST
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"), [(0.0, LAST), (0.01, LAST), (1.0, FIRST), (float("nan"), FIRST)]
+)
+@pytest.mark.filterwarnings("ignore:channels last change")
+def test_a_layout_that_changes_the_answer_is_not_taken(error, expected, clock):
+    class Errs(nn.Module):
+        def forward(self, windows: torch.Tensor) -> torch.Tensor:
+            clock.now += 1 if windows.is_contiguous() else 0.5
+            labels = torch.cat([-windows[:, :1], windows[:, :1]], 1)
+            return labels if windows.is_contiguous() else labels * (1 + error)
+
+    assert faster_layout(Errs(), CPU, torch.float32, SHAPE) == expected
+
+
 def test_what_is_wrong_in_either_layout_is_said():
     with pytest.raises(RuntimeError, match="channels"):
         faster_layout(nn.Conv3d(9, 2, 1), CPU, torch.float32, SHAPE)
