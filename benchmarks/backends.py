@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from inference import report, spread
+from inference import report, seconds_in_turn, seconds_of, spread
 from torch import Tensor, nn
 
+from voxclick.allocator import reuse_freed_memory
 from voxclick.hardware import device_name
 from voxclick.networks import NetworkSettings, OpenVinoNetwork, build_network, lay_out_for
 
@@ -32,12 +31,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
 
+    reuse_freed_memory()  # as the command line does
+    cpu = torch.device("cpu")
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     network = build_network(NetworkSettings(name=options.network), 3, 2).eval()
     windows = torch.rand((1, 3, *(options.window,) * 3))
     backends = {
-        "torch": lay_out_for(copy.deepcopy(network), torch.device("cpu")),
+        "torch": lay_out_for(copy.deepcopy(network), cpu),
         "openvino": OpenVinoNetwork(network),
     }
     ways = {
@@ -45,8 +46,8 @@ def main() -> None:
         for name, backend in backends.items()
         for dtype in (torch.float32, torch.bfloat16)
     }
-    waits = {name: seconds_of(way) for name, way in ways.items()}
-    seconds = seconds_in_turn(ways, options.repeats)
+    waits = {name: seconds_of(way, cpu) for name, way in ways.items()}
+    seconds = seconds_in_turn(ways, options.repeats, cpu)
     exact = ways["torch float32"]()
     figures = {
         "cpu": cpu_name(),
@@ -71,21 +72,6 @@ def main() -> None:
 def run(network: nn.Module, windows: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         return network(windows).float()
-
-
-def seconds_of(way: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
-
-
-def seconds_in_turn(ways: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, run A B C D A B … after a warm-up, so that drift hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            seconds[name].append(seconds_of(way))
-    return seconds
 
 
 def cpu_name() -> str:

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the volume and all temporary files")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    voxclick.reuse_freed_memory()  # as the command line does
     device = torch.device(options.device)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
