@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -321,16 +324,14 @@ def test_a_full_disk_costs_the_results_there_alone(full_disk, tmp_path):
 def blocks_of(monkeypatch, fails_after=100) -> list[int]:
     """How many results each block of memory is made for."""
     blocks = []
-    empty = torch.empty
 
-    def noted(shape, **options):
-        if tuple(shape[1:]) == (1, 8, 8, 8):
-            if len(blocks) == fails_after:
-                raise torch.OutOfMemoryError("too much")
-            blocks.append(shape[0])
-        return empty(shape, **options)
+    def noted(file, length):
+        if len(blocks) == fails_after:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        blocks.append(length // (4 * 8**3))
+        return mmap.mmap(file, length)
 
-    monkeypatch.setattr(torch, "empty", noted)
+    monkeypatch.setattr("voxclick.sliding_window.cache.mmap", SimpleNamespace(mmap=noted))
     return blocks
 
 

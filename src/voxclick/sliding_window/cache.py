@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -202,12 +203,19 @@ class _MemoryStore(_Store):
     def write(self, margins: Tensor) -> object:
         if not self._free:
             count = min(max(1, _BLOCK_BYTES // self._entry_bytes), self.capacity - self._taken)
-            block = torch.empty((count, *self._shape), dtype=self._dtype, device=self._device)
-            self._free = list(block)
+            self._free = list(self._block(count))
             self._taken += count
         result = self._free.pop().copy_(margins)
         self._most = max(self._most, self._taken - len(self._free))
         return result
+
+    def _block(self, count: int) -> Tensor:
+        if self._device.type != "cpu":
+            return torch.empty((count, *self._shape), dtype=self._dtype, device=self._device)
+        # not from the C library's heap: between a network's layers, which come and go, it would
+        # leave holes there that fit none of them
+        pages = mmap.mmap(-1, count * self._entry_bytes)
+        return torch.frombuffer(pages, dtype=self._dtype).view((count, *self._shape))
 
     def read(self, entry: object) -> Tensor:
         assert isinstance(entry, Tensor)
