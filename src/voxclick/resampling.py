@@ -12,13 +12,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from monai.networks.layers import AffineTransform
+from monai.networks.utils import to_norm_affine
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from voxclick.errors import GeometryError
 from voxclick.geometry.affine import apply_affine
+from voxclick.geometry.box import Box
 from voxclick.memory_map import is_large, release, slabs, temporary_map
 from voxclick.types import Index3
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
@@ -71,27 +73,29 @@ def sample(
     to_source: NDArray[np.float64],
     shape: Index3,
     beyond: Literal["border", "zeros"],
+    part: Box | None = None,
 ) -> Tensor:
     """Values between the voxels of an array, interpolated linearly.
 
-    This is the layer inside MONAI's `SpatialResample`, which itself leaves out what it takes for
-    an identity within 0.001: on one block of many that would tear the image.
+    This is what MONAI's `AffineTransform` does inside its `SpatialResample`, which itself leaves
+    out what it takes for an identity within 0.001: on one block of many that would tear the image.
 
     Args:
         values: (channel, i, j, k).
         to_source: 4 x 4, voxel of the result to voxel of the array.
         shape: voxels of the result.
         beyond: what lies beyond the array's outermost voxels: their values, or zeros.
+        part: of the result, which alone is worked out, to the same bits; None for all of it.
     """
-    layer = AffineTransform(
-        mode="bilinear",
-        padding_mode=beyond,
-        normalized=False,
-        align_corners=False,
-        reverse_indexing=True,
-    )
+    _, *source_shape = values.shape
     theta = torch.from_numpy(to_source).to(values)
-    return layer(values[None], theta=theta, spatial_size=shape)[0]
+    theta = to_norm_affine(theta[None], source_shape, shape)
+    # PyTorch counts x, y, z from the last axis
+    theta = theta[:, _REVERSED][:, :, _REVERSED]
+    grid = affine_grid(theta[:, :3], [1, len(values), *shape], align_corners=False)
+    if part is not None:
+        grid = grid[(0, *part.to_slices())][None]
+    return grid_sample(values.contiguous()[None], grid, padding_mode=beyond, align_corners=False)[0]
 
 
 def grids_overlap(one: VolumeGeometry, other: VolumeGeometry) -> bool:

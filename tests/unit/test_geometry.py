@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from voxclick.clicks import Click
 from voxclick.errors import ClickError, GeometryError
@@ -125,3 +126,24 @@ def test_volumes_refuse_what_is_not_three_dimensional_or_not_labels():
     assert label_map.mask("tumor").all()
     with pytest.raises(KeyError, match="liver"):
         label_map.mask("liver")
+
+
+@given(st.data())
+def test_a_box_holds_all_that_is_true_and_no_empty_face(data):
+    shape = data.draw(st.tuples(*[st.integers(1, 5)] * 3))
+    mask = data.draw(hnp.arrays(bool, shape))
+    box = Box.holding(mask)
+    if box is None:
+        assert not mask.any()
+        return
+    inside = mask[box.to_slices()]
+    assert inside.sum() == mask.sum()
+    for axis in range(3):
+        assert np.take(inside, 0, axis).any()
+        assert np.take(inside, -1, axis).any()
+
+
+def test_a_moved_box_comes_back():
+    box = Box((1, 2, 3), (4, 6, 8))
+    assert box.moved((10, -2, 0)) == Box((11, 0, 3), (14, 4, 8))
+    assert box.moved((10, -2, 0)).relative_to((10, -2, 0)) == box

@@ -7,14 +7,17 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import affine_transform
 from scipy.optimize import linprog
 
 from voxclick import memory_map, resampling
 from voxclick.errors import GeometryError
 from voxclick.geometry.affine import apply_affine, flip_ras_lps
-from voxclick.resampling import grids_overlap, resample_image, resample_label_map
+from voxclick.geometry.box import Box
+from voxclick.resampling import grids_overlap, resample_image, resample_label_map, sample
 from voxclick.volume import LabelMap, Volume, VolumeGeometry
 
 
@@ -232,3 +235,21 @@ def test_edges_that_pass_each_other_are_told_apart():
         height = 3 * np.sqrt(2) + gap
         bars.append(grid_around(np.array([0, 0, height]), (21, 3, 3), upper))
         assert grids_overlap(*bars) is expected
+
+
+@pytest.mark.parametrize("beyond", ["border", "zeros"])
+def test_a_part_of_what_is_sampled_has_the_bits_of_the_whole(beyond):
+    values = torch.rand((2, 7, 9, 8), dtype=torch.float64)
+    to_source = np.array([[0.61, 0.1, 0, -1], [-0.2, 0.73, 0, 0.5], [0, 0.3, 1.1, 0], [0, 0, 0, 1]])
+    whole = sample(values, to_source, (13, 11, 6), beyond)
+    part = Box((3, 0, 2), (9, 11, 3))
+    sampled = sample(values, to_source, (13, 11, 6), beyond, part)
+    assert torch.equal(sampled, whole[(..., *part.to_slices())])
+
+
+def test_values_between_voxels_are_those_of_scipy():
+    values = np.random.default_rng(0).random((7, 9, 8))
+    to_source = np.array([[0.61, 0.1, 0, 1], [-0.2, 0.73, 0, 3.5], [0, 0.1, 1.1, 0], [0, 0, 0, 1]])
+    expected = affine_transform(values, to_source, output_shape=(6, 5, 4), order=1, mode="nearest")
+    sampled = sample(torch.from_numpy(values)[None], to_source, (6, 5, 4), "border")
+    np.testing.assert_allclose(sampled[0], expected, atol=1e-12)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from voxclick.types import Index3
 
 
@@ -36,6 +39,19 @@ class Box:
         start = tuple(min(box.start[axis] for box in filled) for axis in range(3))
         stop = tuple(max(box.stop[axis] for box in filled) for axis in range(3))
         return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    @staticmethod
+    def holding(mask: NDArray[np.bool_]) -> Box | None:
+        """The smallest box that holds all that is true in (i, j, k); None where nothing is."""
+        if not mask.any():
+            return None
+        start, stop = [0, 0, 0], [0, 0, 0]
+        for axis in range(3):
+            places = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+            start[axis], stop[axis] = int(places[0]), int(places[-1]) + 1
+            # what follows need only look between
+            mask = mask[(slice(None),) * axis + (slice(start[axis], stop[axis]),)]
+        return Box(tuple(start), tuple(stop))  # pyright: ignore[reportArgumentType]
 
     @property
     def shape(self) -> Index3:
@@ -71,6 +87,11 @@ class Box:
         start = tuple(a - n for a, n in zip(self.start, by, strict=True))
         stop = tuple(b + n for b, n in zip(self.stop, by, strict=True))
         return Box(start, stop)  # pyright: ignore[reportArgumentType]
+
+    def moved(self, by: Index3) -> Box:
+        """A box of the same shape elsewhere; the other way round than `relative_to`."""
+        i, j, k = by
+        return self.relative_to((-i, -j, -k))
 
     def relative_to(self, origin: Index3) -> Box:
         """The same voxels, counted from another one."""

@@ -77,7 +77,8 @@ def restore_labels(
                 continue
             known = _Known.of(margins, under)
             for part in here:
-                yield _patch(known.label_part(part, grids), part.box, grids)
+                labels = known.label(part.box, part.needed, part.block, grids)
+                yield _patch(labels, part.box, grids)
 
 
 def restore_labels_inside(
@@ -99,7 +100,7 @@ def restore_labels_inside(
     for block in blocks(target):
         is_inside = _is_inside(block, box, grids)
         if is_inside.any():
-            found = known.label_block(grids.needed_for(block).intersect(box), block, grids)
+            found = known.label(block, grids.needed_for(block).intersect(box), block, grids)
             np.copyto(labels[block.relative_to(target.start).to_slices()], found, where=is_inside)
     return _patch(labels, target, grids)
 
@@ -146,35 +147,37 @@ class _Known:
         margins = margins.detach()
         return _Known(margins, box, (margins > 0).any(dim=0).cpu().numpy())
 
-    def label_block(self, needed: Box, block: Box, grids: Regridding) -> NDArray[np.uint8]:
-        """Labels of a block of the oriented grid from the margins in the box that it needs.
-
-        Interpolation stays between its inputs, so without a positive margin there is background
-        throughout.
-        """
-        there = needed.relative_to(self.box.start).to_slices()
-        if not self.is_positive[there].any():
-            return np.zeros(block.shape, dtype=np.uint8)
-        return _interpolated(self.margins[(..., *there)], needed, block, grids)
-
-    def label_part(self, part: _Part, grids: Regridding) -> NDArray[np.uint8]:
+    def label(self, part: Box, needed: Box, block: Box, grids: Regridding) -> NDArray[np.uint8]:
         """Labels of a part of a block, to the last bit as if the whole block had been labelled.
 
-        The places between the network's voxels are rounded for a whole block. So it is
-        interpolated whole, from zeros where the part needs nothing.
+        The places between the network's voxels are rounded for a whole block and all that it
+        needs; what is not needed for the part counts as zero. Interpolation stays between its
+        inputs, so there is background where no positive margin is near.
+
+        Args:
+            part: of the block.
+            needed: the network's voxels that it is interpolated from.
+            block: of the oriented grid.
+            grids: the file's and the network's.
         """
-        if part.box == part.block:
-            return self.label_block(part.needed, part.block, grids)
-        there = part.needed.relative_to(self.box.start).to_slices()
-        if not self.is_positive[there].any():
-            return np.zeros(part.box.shape, dtype=np.uint8)
-        needed = grids.needed_for(part.block)
-        filled = self.margins.new_zeros((len(self.margins), *needed.shape))
-        filled[(..., *part.needed.relative_to(needed.start).to_slices())] = self.margins[
-            (..., *there)
-        ]
-        labels = _interpolated(filled, needed, part.block, grids)
-        return labels[part.box.relative_to(part.block.start).to_slices()]
+        labels = np.zeros(part.shape, dtype=np.uint8)
+        there = needed.relative_to(self.box.start).to_slices()
+        positive = Box.holding(self.is_positive[there])
+        if positive is None:
+            return labels
+        near = grids.reached_from(positive.moved(needed.start)).intersect(part)
+        if near.is_empty:
+            return labels
+        margins, whole = self.margins[(..., *there)], grids.needed_for(block)
+        if needed != whole:
+            filled = margins.new_zeros((len(margins), *whole.shape))
+            filled[(..., *needed.relative_to(whole.start).to_slices())] = margins
+            margins = filled
+        sampling = grids.network_from_oriented
+        between = interpolate(margins.double(), whole, block, sampling, near)
+        found = label_of_margins(between).cpu().numpy()
+        labels[near.relative_to(part.start).to_slices()] = found
+        return labels
 
 
 def _labels_of(margins: MarginsTensor) -> NDArray[np.uint8]:
@@ -184,13 +187,6 @@ def _labels_of(margins: MarginsTensor) -> NDArray[np.uint8]:
         here = slab.to_slices()
         labels[here] = label_of_margins(margins.detach()[(..., *here)])
     return labels.cpu().numpy()
-
-
-def _interpolated(
-    margins: MarginsTensor, needed: Box, block: Box, grids: Regridding
-) -> NDArray[np.uint8]:
-    between = interpolate(margins.double(), needed, block, grids.network_from_oriented)
-    return label_of_margins(between).cpu().numpy()
 
 
 def _parts_of_blocks(grids: Regridding, changed: Sequence[Box] | None) -> Iterator[_Part]:

@@ -53,9 +53,24 @@ def window_under(block: Box, sampling: NDArray[np.float64], shape: Index3) -> Bo
     return Box((i, j, k), (m + 1, n + 1, o + 1))
 
 
-def interpolate(values: Tensor, window: Box, block: Box, sampling: NDArray[np.float64]) -> Tensor:
-    """Sample (channel, i, j, k) values of a source window, linearly, at a target block's voxels."""
+def interpolate(
+    values: Tensor,
+    window: Box,
+    block: Box,
+    sampling: NDArray[np.float64],
+    part: Box | None = None,
+) -> Tensor:
+    """Sample (channel, i, j, k) values of a source window, linearly, at a target block's voxels.
+
+    Args:
+        values: of the window.
+        window: voxels of the source.
+        block: voxels of the target, for which places in the window are rounded.
+        sampling: 4 x 4, voxel of the target to voxel of the source.
+        part: of the block, if not all of it is wanted.
+    """
     to_window, from_block = np.eye(4), np.eye(4)
     to_window[:3, 3] = np.negative(window.start)
     from_block[:3, 3] = block.start
-    return sample(values, to_window @ sampling @ from_block, block.shape, "border")
+    in_block = None if part is None else part.relative_to(block.start)
+    return sample(values, to_window @ sampling @ from_block, block.shape, "border", in_block)

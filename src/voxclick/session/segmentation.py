@@ -391,14 +391,5 @@ def _nothing_is_air(window: Box) -> bool:
 
 def _difference(mask: NDArray[np.uint8], patch: LabelPatch) -> Box | None:
     """The smallest box of the file in which a patch differs from the mask."""
-    differs = mask[patch.box.to_slices()] != patch.labels
-    if not differs.any():
-        return None
-    start, stop = [0, 0, 0], [0, 0, 0]
-    for axis in range(3):
-        places = np.flatnonzero(differs.any(axis=tuple({0, 1, 2} - {axis})))
-        start[axis], stop[axis] = int(places[0]), int(places[-1]) + 1
-        # what follows need only look between
-        differs = differs[(slice(None),) * axis + (slice(start[axis], stop[axis]),)]
-    (i, j, k), (m, n, o), (a, b, c) = start, stop, patch.box.start
-    return Box((a + i, b + j, c + k), (a + m, b + n, c + o))
+    differing = Box.holding(mask[patch.box.to_slices()] != patch.labels)
+    return None if differing is None else differing.moved(patch.box.start)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import block_reduce
 from skimage.segmentation import random_walker
+from threadpoolctl import threadpool_limits
 
 from voxclick.evaluation.baselines.baseline import Baseline
 from voxclick.evaluation.baselines.neighbourhood import (
@@ -129,17 +130,20 @@ def _walk(
     around = image[to_click <= _CONTRAST_RADIUS_MM**2]
     low, high = np.percentile(around, _CONTRAST_PERCENTILES).tolist()
     if high > low and (seeds == _UNKNOWN).any():
-        seeds = random_walker(
-            np.clip((image.astype(np.float64) - low) / (high - low), 0, 1),
-            seeds,
-            beta=_BETA,
-            mode="cg_j",  # the fastest that needs no further package
-            tol=_TOLERANCE,
-            spacing=_relative(spacing_mm),
-            # behind walls of nearly no conductance probabilities keep few digits, which a warning
-            # would tell again and again; which of the two is larger is all that counts
-            prob_tol=math.inf,
-        )
+        # threads of the linear algebra wait busily for more when it has ended, and would slow down
+        # the network's next windows; one thread solves as fast
+        with threadpool_limits(1, user_api="blas"):
+            seeds = random_walker(
+                np.clip((image.astype(np.float64) - low) / (high - low), 0, 1),
+                seeds,
+                beta=_BETA,
+                mode="cg_j",  # the fastest that needs no further package
+                tol=_TOLERANCE,
+                spacing=_relative(spacing_mm),
+                # behind walls of nearly no conductance probabilities keep few digits, which a
+                # warning would tell again and again; which of the two is larger is all that counts
+                prob_tol=math.inf,
+            )
     return seeds == _FOREGROUND
 
 
