@@ -7,6 +7,8 @@ import os
 import platform
 
 _GIB = 2**30
+_MOST = 2**31 - 1
+"""That `mallopt` takes, an int."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of `mallopt`, from glibc's ``malloc.h``."""
@@ -19,7 +21,7 @@ def reuse_freed_memory() -> bool:
     is freed, as the layers of a window of 128³ do; the system clears each page that is used anew.
     Kept memory is used as it is: such a window took a third less time on two virtual cores. Smaller
     windows gain less. Blocks of more than 1 GiB go back as before, and so does the end of the heap
-    when more than 1 GiB of it is free; what is free below a block in use stays.
+    when more than 2 GiB of it is free; what is free below a block in use stays.
 
     To be called when a process begins: threads that have taken memory before may go on as they
     were. Does nothing but on Linux with glibc (before 2.35 it refuses), or where an environment
@@ -35,4 +37,4 @@ def reuse_freed_memory() -> bool:
     if not mallopt(_MMAP_THRESHOLD, _GIB):
         return False
     # only the first arena can hold blocks of more than 64 MiB: threads must share it
-    return bool(mallopt(_TRIM_THRESHOLD, _GIB) and mallopt(_ARENA_MAX, 1))
+    return bool(mallopt(_TRIM_THRESHOLD, _MOST) and mallopt(_ARENA_MAX, 1))
