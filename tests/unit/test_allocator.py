@@ -62,9 +62,10 @@ def cleared_mib(*arguments: str, **environment: str) -> tuple[str, int]:
 @glibc
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_freed_memory_is_used_again(where):
-    said, cleared = cleared_mib(where, "reuse")
-    assert said == "True"
-    assert cleared < 250  # it may be somewhere else once
+    # in a few of a hundred processes a thread's memory is not kept; all the time it would be 762
+    runs = [cleared_mib(where, "reuse") for _ in range(3)]
+    assert {said for said, _ in runs} == {"True"}
+    assert min(cleared for _, cleared in runs) < 250  # it may be somewhere else once
 
 
 @glibc
